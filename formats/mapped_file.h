@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "quern/result.hpp"
 
@@ -13,7 +14,8 @@ namespace quern {
 
 class MappedFile {
 public:
-    /// Maps `path` read-only; falls back to reading where the file cannot be mapped (a pipe, some filesystems).
+    /// Maps `path` read-only (an empty file gives no bytes); falls back to reading where it cannot be mapped (a pipe,
+    /// some filesystems). A file cut short by someone else while mapped raises SIGBUS when the missing pages are touched.
     static Result<std::shared_ptr<MappedFile>> open(const std::string& path);
     ~MappedFile();
     MappedFile(const MappedFile&) = delete;
@@ -36,6 +38,7 @@ private:
     const std::byte* data_ = nullptr;
     std::size_t size_ = 0;
     bool mapped_ = false;
+    std::vector<std::byte> read_;  // holds the bytes where they were read, not mapped
 };
 
 }  // namespace quern
