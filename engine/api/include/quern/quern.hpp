@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// Quern: run GGUF language models in your program. This is the whole C++ interface (docs/embedding.md has examples).
+//
+// Nothing here aborts, prints, or keeps global state; errors come back as values. A Model may be shared by threads; a
+// Session belongs to one thread at a time. Handles are cheap to move; a Session keeps its Model alive.
+#ifndef QUERN_QUERN_HPP
+#define QUERN_QUERN_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "quern/result.hpp"
+
+namespace quern {
+
+/// Version of this header and of the library, "major.minor.patch".
+#define QUERN_VERSION "0.1.0"
+const char* version();
+
+using Token = std::int32_t;
+
+enum class LogLevel { debug, info, warning, error };
+
+struct LoadProgress {
+    const char* stage;           ///< "packing weights", ...
+    std::uint64_t done, total;   ///< bytes
+};
+
+/// Number format of the KV cache.
+enum class KvType { f16, f32 };
+
+struct ModelOptions {
+    int n_threads = 0;                   ///< 0: one a physical core this process may use (affinity mask, cgroup quota)
+    std::string isa;                     ///< "": the best the CPU has; else "scalar", "avx2", "avx512", "neon"
+    std::uint64_t memory_limit = 0;      ///< bytes for weights, KV cache and buffers together; 0: none
+    std::uint32_t n_ctx = 0;             ///< tokens the KV cache holds for all sessions together; 0: the model's own
+    bool allow_smaller_context = false;  ///< shrink n_ctx rather than refuse when memory_limit is too small
+    KvType kv_type = KvType::f16;
+    std::uint32_t n_batch = 512;         ///< most tokens a step of prefill takes (1 to 4096)
+    /// Called while loading; return false to cancel (Errc::cancelled).
+    std::function<bool(const LoadProgress&)> on_progress;
+    /// Messages for a person; silent when empty. May be called from load() only.
+    std::function<void(LogLevel, std::string_view)> on_log;
+};
+
+struct ModelInfo {
+    std::string architecture, name, weight_type;  ///< "llama", "SmolLM2 135M Instruct", "Q4_1"
+    std::uint64_t n_params = 0, file_size = 0;    ///< values in all tensors; bytes
+    std::uint32_t n_vocab = 0, n_ctx_train = 0, n_embd = 0, n_layer = 0, n_head = 0, n_head_kv = 0, head_dim = 0;
+    std::uint32_t n_ctx = 0;                      ///< tokens the KV cache holds (ModelOptions::n_ctx after any shrinking)
+    std::string isa, cpu;                         ///< kernels in use; the CPU's own name
+    int n_threads = 0;
+    bool has_chat_template = false;
+};
+
+/// Bytes, by purpose. `total` is what memory_limit is compared with.
+struct MemoryReport {
+    std::uint64_t weights_packed = 0;      ///< rearranged copies that the kernels read
+    std::uint64_t weights_mapped = 0;      ///< read straight from the file's mapping
+    std::uint64_t kv_capacity = 0, kv_used = 0;
+    std::uint64_t kv_bytes_per_token = 0;
+    std::uint64_t buffers = 0;             ///< activations, logits, per-thread scratch
+    std::uint64_t total = 0;               ///< packed + mapped + kv_capacity + buffers
+    std::string to_string() const;         ///< a table for a person
+};
+
+struct TokenizeOptions {
+    bool add_special = false;    ///< add BOS or EOS where the model's file asks for it
+    bool parse_special = false;  ///< "<|im_end|>" in the text becomes that token; keep false for text of users
+};
+
+struct ChatOptions {
+    std::string tools_json;             ///< JSON array of tools, "" for none
+    std::string variables_json;         ///< JSON object of further template variables
+    std::string chat_template;          ///< "" for the model's own
+    bool add_generation_prompt = true;
+};
+
+/// A sampler chain: penalties, logit bias, top-k, typical, top-p, min-p, temperature, then a draw.
+struct SamplerOptions {
+    float temperature = 0.8f;        ///< 0: greedy
+    std::int32_t top_k = 40;         ///< 0: off
+    float top_p = 0.95f;             ///< 1: off
+    float min_p = 0.05f;             ///< 0: off
+    float typical_p = 1.0f;          ///< 1: off (arXiv 2202.00666)
+    float repeat_penalty = 1.0f;     ///< 1: off (arXiv 1909.05858)
+    float frequency_penalty = 0.0f, presence_penalty = 0.0f;
+    std::int32_t penalty_last_n = 64;    ///< tokens looked back at; -1: all
+    std::uint64_t seed = 0;              ///< same seed, same text
+    std::vector<std::pair<Token, float>> logit_bias;
+};
+
+enum class StopReason { end_of_generation, max_tokens, stop_string, context_full, cancelled };
+const char* to_string(StopReason);
+
+struct GenerateOptions {
+    SamplerOptions sampler;
+    std::int64_t max_tokens = -1;         ///< -1: until the model ends or the context is full
+    std::vector<std::string> stop;        ///< text that ends the answer; it is not part of the result
+    bool ignore_end_of_generation = false;
+    /// Each piece of finished text (whole UTF-8 characters, never a part of a stop string). Return false to stop.
+    std::function<bool(std::string_view)> on_text;
+    /// After each prefill step: prompt tokens done and in all. Return false to stop.
+    std::function<bool(std::uint32_t, std::uint32_t)> on_prefill;
+};
+
+struct GenerateResult {
+    std::string text;
+    std::vector<Token> tokens;            ///< generated, without the one that ended generation
+    StopReason stop_reason = StopReason::max_tokens;
+    std::string stop_string;              ///< the one found, if any
+    std::uint32_t n_prompt = 0, n_generated = 0;
+    double prompt_seconds = 0, generate_seconds = 0, first_token_seconds = 0;
+};
+
+class Session;
+
+class Model {
+public:
+    /// Reads, checks and packs the GGUF file at `path` (of a split model: the first part).
+    static Result<Model> load(const std::string& path, const ModelOptions& options = {});
+
+    const ModelInfo& info() const;
+    MemoryReport memory_report() const;
+    /// A metadata value as text; arrays as "[type x count]". Nothing if the key is absent.
+    std::optional<std::string> metadata(std::string_view key) const;
+    std::vector<std::string> metadata_keys() const;
+
+    Result<std::vector<Token>> tokenize(std::string_view text, TokenizeOptions options = {}) const;
+    /// Bytes of one token as text; control tokens give "" unless `special`.
+    Result<std::string> token_text(Token token, bool special = false) const;
+    Result<std::string> detokenize(std::span<const Token> tokens, bool special = false) const;
+    bool is_end_of_generation(Token token) const;
+
+    /// Renders a conversation ([{"role": ..., "content": ...}, ...] as JSON) with the model's template.
+    Result<std::string> render_chat(std::string_view messages_json, const ChatOptions& options = {}) const;
+    /// The same as tokens; special tokens written inside the messages stay plain text.
+    Result<std::vector<Token>> tokenize_chat(std::string_view messages_json, const ChatOptions& options = {}) const;
+
+    /// A new, empty conversation of at most n_ctx tokens (0: all that the KV cache holds).
+    Result<Session> new_session(std::uint32_t n_ctx = 0) const;
+    /// Threads for the next steps, 1 up to the number chosen at load.
+    Status set_threads(int n_threads) const;
+
+    struct Impl;
+
+private:
+    explicit Model(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+    std::shared_ptr<Impl> impl_;
+    friend class Session;
+};
+
+/// The state of one conversation: its tokens and their KV cache.
+class Session {
+public:
+    Session(Session&&) noexcept;
+    Session& operator=(Session&&) noexcept;
+    ~Session();
+
+    /// Appends tokens. On an Error (context_full, ...) nothing was appended.
+    Status decode(std::span<const Token> tokens);
+    /// Appends tokens and gives the logits after each: [tokens.size()][n_vocab], row-major.
+    Status decode_all(std::span<const Token> tokens, std::vector<float>& logits);
+    /// Logits after the last token, [n_vocab]; empty before the first decode. Valid until the next call.
+    std::span<const float> logits() const;
+    std::span<const Token> tokens() const;
+    std::uint32_t n_ctx() const;
+    /// Forgets all but the first n tokens.
+    Status truncate(std::uint32_t n);
+
+    /// Appends `prompt`, then samples and appends tokens until something stops it. Everything kept, the token that
+    /// ended generation aside, stays in the session, so a conversation goes on with the next call.
+    Result<GenerateResult> generate(std::span<const Token> prompt, const GenerateOptions& options = {});
+    /// Lets generate() on another thread return soon, with StopReason::cancelled.
+    void cancel() noexcept;
+
+    struct Impl;
+
+private:
+    explicit Session(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+    friend class Model;
+};
+
+/// Draws tokens from logits, for loops of your own.
+class Sampler {
+public:
+    /// Fails on values out of range, naming the field.
+    static Result<Sampler> create(const SamplerOptions& options, std::uint32_t n_vocab);
+    Sampler(Sampler&&) noexcept;
+    Sampler& operator=(Sampler&&) noexcept;
+    ~Sampler();
+    /// The next token. logits: [n_vocab]. Fails if every logit is NaN or -infinity, or on a wrong size.
+    Result<Token> sample(std::span<const float> logits);
+    /// Tells the penalties that `token` was appended (generated or prompt).
+    void accept(Token token);
+    void reset();
+
+    struct Impl;
+
+private:
+    explicit Sampler(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quern
+#endif

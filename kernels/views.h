@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plain argument structs of the kernels. Everything is sized, placed and chosen when the plan is built: a kernel neither
+// allocates, nor branches on a type, nor knows of threads. docs/numerics.md states the arithmetic that every table
+// follows to the bit.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "formats/dtype.h"
+
+namespace quern::kernels {
+
+/// Rows interleaved in a packed panel, tokens in a K tile, lanes of the vector vocabulary: the same on every ISA, so
+/// packed weights and KV pages mean the same everywhere and every table can give the same bits.
+inline constexpr std::uint32_t kLanes = 16;
+/// Activations are rounded to int8 in blocks of this many.
+inline constexpr std::uint32_t kActBlock = 32;
+/// Attention treats the cache in spans of this many positions, aligned at multiples of it. Partial results are always
+/// made per span and merged in ascending order, whatever the thread count or the cut of the prompt.
+inline constexpr std::uint32_t kAttnSpan = 256;
+/// Most query rows (tokens x heads that share a KV head) in one attention call.
+inline constexpr std::uint32_t kAttnMaxRows = 64;
+
+/// Byte offsets inside one rounded activation column of n values (n a multiple of 32):
+/// int8 q[n] in +-127 | float d[n/32] | int32 sum32[n/32] | float dsum32[n/32] = d * sum32 | int32 sum16[n/16].
+struct ActLayout {
+    std::size_t d, sum32, dsum32, sum16, bytes;
+    constexpr explicit ActLayout(std::size_t n)
+        : d(n), sum32(d + n / 8), dsum32(sum32 + n / 8), sum16(dsum32 + n / 8), bytes((sum16 + n / 4 + 63) / 64 * 64) {}
+};
+
+/// y[c * y_stride + r] (+)= sum over k of W[r][k] * x[c][k] (+ bias[r]), for rows of whole packed panels.
+struct MatmulArgs {
+    const std::byte* w;         // first panel; 64-byte aligned
+    std::size_t panel_stride;   // bytes from one panel to the next
+    std::uint32_t n_rows;       // valid rows from the first panel on; the last panel may be partial
+    std::uint32_t n_k;          // row length; a multiple of the type's block
+    const std::byte* x;         // rounded columns (ActLayout) for quantized W; float[n_k] columns for F32, F16, BF16
+    std::size_t x_stride;       // bytes from one column to the next; a multiple of 64
+    std::uint32_t n_cols;
+    float* y;                   // [n_cols][y_stride], first row of these panels
+    std::size_t y_stride;       // floats
+    const float* bias;          // [n_rows] or null
+    bool add;                   // y += instead of y =
+    std::byte* scratch;         // matmul_scratch(type, n_k) bytes, 64-byte aligned, one a thread; null allowed if that is 0
+};
+
+enum class KvFormat : std::uint8_t { F32 = 0, F16 = 1 };
+inline constexpr int kKvFormats = 2;
+
+/// Where one KV head of one layer lies. A page holds page_tokens positions (a multiple of 16):
+/// K as [page_tokens / 16][head_dim][16 tokens], V as [page_tokens][v_pitch] with v_pitch = head_dim rounded up to 16.
+struct KvHeadView {
+    std::byte* base;               // layer's storage
+    const std::uint32_t* pages;    // page ids of the sequence; pages[p / page_tokens] holds position p
+    std::size_t page_stride;       // bytes from page id to page id
+    std::size_t k_offset, v_offset;  // of this head inside a page
+    std::uint32_t page_tokens;
+    std::uint32_t head_dim;
+};
+
+/// Attention of query rows that share a KV head over positions [begin, end) of one span.
+/// Row (i, r), i < n_tokens, r < n_rep: query at q + i * q_stride + r * head_dim, position pos0 + i; it sees positions t
+/// with begin <= t < end, t <= pos0 + i and, if window > 0, t > pos0 + i - window.
+/// Results, row index i * n_rep + r: out[row * out_stride ..] = sum of exp(s - m) * v (not divided), max m and sum l in
+/// ml[2 * row], ml[2 * row + 1]. A row that sees nothing gives out 0, m -inf, l 0.
+struct AttnArgs {
+    KvHeadView kv;
+    std::int32_t begin, end;       // begin is a multiple of kAttnSpan, end - begin <= kAttnSpan
+    const float* q;
+    std::size_t q_stride;          // floats from token to token
+    std::uint32_t n_tokens, n_rep; // n_tokens * n_rep <= kAttnMaxRows
+    std::int32_t pos0;
+    std::int32_t window;           // 0: none
+    float scale;                   // s = (q . k) * scale
+    float softcap;                 // 0: none; else s = softcap * tanh(s / softcap)
+    float* out;
+    std::size_t out_stride;        // floats from row to row
+    float* ml;
+    std::byte* scratch;            // kAttnScratch bytes, 64-byte aligned, one a thread
+};
+inline constexpr std::size_t kAttnScratch = (std::size_t{kAttnMaxRows} * kAttnSpan + 1024) * sizeof(float);
+
+/// Writes n_tokens new K and V heads (floats, token i at k + i * k_stride, head_dim each) at positions pos0 ....
+struct KvStoreArgs {
+    KvHeadView kv;
+    const float* k;
+    const float* v;
+    std::size_t k_stride, v_stride;  // floats
+    std::uint32_t n_tokens;
+    std::int32_t pos0;
+};
+
+}  // namespace quern::kernels
