@@ -11,11 +11,10 @@
 
 namespace quern {
 
-/// Unaligned little-endian load of an unsigned integer; compilers make it one instruction on little-endian machines.
-template <std::unsigned_integral T>
-T load_le(const std::byte* p) {
-    T v = 0;
-    for (std::size_t i = 0; i < sizeof(T); ++i) v = static_cast<T>(v | static_cast<T>(p[i]) << (8 * i));
+/// Unaligned little-endian load of `size` bytes (at most 8), zero-extended.
+inline std::uint64_t load_le(const std::byte* p, std::size_t size) {
+    std::uint64_t v = 0;
+    for (std::size_t i = 0; i < size; ++i) v |= std::to_integer<std::uint64_t>(p[i]) << (8 * i);
     return v;
 }
 
@@ -29,7 +28,7 @@ public:
     template <std::unsigned_integral T>
     bool read(T& out) {
         if (remaining() < sizeof(T)) return false;
-        out = load_le<T>(bytes_.data() + pos_);
+        out = static_cast<T>(load_le(bytes_.data() + pos_, sizeof(T)));
         pos_ += sizeof(T);
         return true;
     }

@@ -91,7 +91,11 @@ public:
     Result<std::span<const std::string_view>> get_string_array(std::string_view key) const;
 
 private:
-    struct Index;                                  // hash index over names, built once
+    struct Index;                                  // name orders for look-ups, built once
+    Result<const Value*> need(std::string_view key) const;
+    Result<const Value*> need_array(std::string_view key) const;
+    void append(File part, std::uint32_t split);
+    Status finish_split();
     std::string path_;
     std::uint32_t version_ = 0;
     std::uint64_t alignment_ = 32, file_size_ = 0;
