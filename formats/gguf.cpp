@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Parsing. The order of the checks is the design: a count or length is compared with the bytes that are left before
 // anything is allocated or skipped by it, and no sum or product of file values is formed before it is known to fit.
-#include "formats/gguf_parse.h"
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -12,6 +10,7 @@
 #include <utility>
 
 #include "formats/bytes.h"
+#include "formats/gguf_parse.h"
 #include "formats/text.h"
 
 namespace quern::gguf {
@@ -105,7 +104,8 @@ private:
         if (bytes_.empty()) return fail(0, "the file is empty; fetch it again");
         std::uint32_t magic = 0;
         if (!in_.read(magic)) return cut_short("the magic number");
-        if (magic != kMagic) return fail(0, "not a GGUF file, it does not start with 'GGUF'; convert the model to GGUF");
+        if (magic != kMagic)
+            return fail(0, "not a GGUF file, it does not start with 'GGUF'; convert the model to GGUF");
         if (!in_.read(out_.version)) return cut_short("the version");
         if (out_.version != 2 && out_.version != 3) return unsupported_version();
         if (!in_.read(n_tensors_) || !in_.read(n_values_)) return cut_short("the header");
@@ -129,7 +129,8 @@ private:
         if (version != 0 && (version & 0xffff) == 0) {
             return fail(4, "the file is big-endian; convert it with gguf_convert_endian.py", Errc::unsupported);
         }
-        return fail(4, cat("GGUF version ", version, " is not supported (2 and 3 are); update Quern or convert the model"),
+        return fail(4,
+                    cat("GGUF version ", version, " is not supported (2 and 3 are); update Quern or convert the model"),
                     Errc::unsupported);
     }
 
@@ -215,9 +216,9 @@ private:
         if (a.element != ValueType::boolean) return {};
         const auto odd = std::find_if(a.bytes.begin(), a.bytes.end(), [](std::byte b) { return b > std::byte{1}; });
         if (odd == a.bytes.end()) return {};
-        return fail(v.offset, cat("key ", quoted(v.key), " is an array of bool with the value ",
-                                  std::to_integer<int>(*odd), " at index ", odd - a.bytes.begin(),
-                                  ", it must be 0 or 1; convert the model again"));
+        return fail(v.offset,
+                    cat("key ", quoted(v.key), " is an array of bool with the value ", std::to_integer<int>(*odd),
+                        " at index ", odd - a.bytes.begin(), ", it must be 0 or 1; convert the model again"));
     }
 
     Status read_alignment() {
@@ -256,8 +257,9 @@ private:
         if (!in_.read(id) || !in_.read(offset)) return cut_short(cat("tensor ", quoted(t.name)));
         const QuantInfo* q = info_by_id(id);
         if (!q) {
-            return fail(at, cat("tensor ", quoted(t.name), " has type id ", id,
-                                ", which Quern does not know; requantize the model, for example to Q4_K or Q8_0"),
+            return fail(at,
+                        cat("tensor ", quoted(t.name), " has type id ", id,
+                            ", which Quern does not know; requantize the model, for example to Q4_K or Q8_0"),
                         Errc::unsupported);
         }
         t.type = q->type;
@@ -303,8 +305,8 @@ private:
                                          ", not a multiple of the alignment ", alignment, "; convert the model again"));
             }
             if (p.offset > room || p.size > room - p.offset) {
-                return fail(p.entry, cat("tensor ", quoted(t.name), " needs ", p.size, " bytes at data offset ", p.offset,
-                                         ", but the file holds ", room,
+                return fail(p.entry, cat("tensor ", quoted(t.name), " needs ", p.size, " bytes at data offset ",
+                                         p.offset, ", but the file holds ", room,
                                          " bytes of data; it is truncated or damaged, fetch it again"));
             }
             t.data = bytes_.subspan(static_cast<std::size_t>(start + p.offset), static_cast<std::size_t>(p.size));

@@ -71,12 +71,18 @@ std::optional<Integer> as_integer(ValueType type, std::uint64_t bits) {
         case ValueType::u8:
         case ValueType::u16:
         case ValueType::u32:
-        case ValueType::u64: return Integer{false, bits};
-        case ValueType::i8: return sign_extended(static_cast<std::int8_t>(bits));
-        case ValueType::i16: return sign_extended(static_cast<std::int16_t>(bits));
-        case ValueType::i32: return sign_extended(static_cast<std::int32_t>(bits));
-        case ValueType::i64: return sign_extended(static_cast<std::int64_t>(bits));
-        default: return std::nullopt;
+        case ValueType::u64:
+            return Integer{false, bits};
+        case ValueType::i8:
+            return sign_extended(static_cast<std::int8_t>(bits));
+        case ValueType::i16:
+            return sign_extended(static_cast<std::int16_t>(bits));
+        case ValueType::i32:
+            return sign_extended(static_cast<std::int32_t>(bits));
+        case ValueType::i64:
+            return sign_extended(static_cast<std::int64_t>(bits));
+        default:
+            return std::nullopt;
     }
 }
 
@@ -106,9 +112,9 @@ Status check_part(const File& f, const SplitName& name, std::uint32_t part) {
     if (!number) return std::move(number).error();
     if (!parts) return std::move(parts).error();
     if (*number == part - 1 && *parts == name.count) return {};
-    return Error{Errc::bad_file, cat(f.path(), ": named as part ", part, " of ", name.count,
-                                     ", but key 'split.no' is ", *number, " (counting from 0) and key 'split.count' is ",
-                                     *parts, "; give the parts their original names or fetch them again")};
+    return Error{Errc::bad_file, cat(f.path(), ": named as part ", part, " of ", name.count, ", but key 'split.no' is ",
+                                     *number, " (counting from 0) and key 'split.count' is ", *parts,
+                                     "; give the parts their original names or fetch them again")};
 }
 
 }  // namespace
@@ -184,8 +190,9 @@ Status File::finish_split() {
     const auto expected = get_uint_or("split.tensors.count", tensors_.size());
     if (!expected) return expected.error();
     if (*expected != tensors_.size()) {
-        return Error{Errc::bad_file, cat(path_, ": key 'split.tensors.count' is ", *expected, ", but the ", maps_.size(),
-                                         " parts hold ", tensors_.size(), " tensors; fetch the parts again")};
+        return Error{Errc::bad_file,
+                     cat(path_, ": key 'split.tensors.count' is ", *expected, ", but the ", maps_.size(),
+                         " parts hold ", tensors_.size(), " tensors; fetch the parts again")};
     }
     Index index{index_->by_key, name_order(tensors_)};
     if (const Tensor* t = first_repeated(tensors_, index.by_tensor)) {
@@ -286,8 +293,9 @@ Result<std::vector<std::int64_t>> File::get_int_array(std::string_view key) cons
     for (std::size_t i = 0; i < out.size(); ++i) {
         const auto n = as_signed(*as_integer(element, element_bits(a, i)));
         if (!n) {
-            return bad_value(path_, **v, cat("has ", element_bits(a, i), " at index ", i,
-                                             ", past the largest signed 64-bit integer"));
+            return bad_value(
+                path_, **v,
+                cat("has ", element_bits(a, i), " at index ", i, ", past the largest signed 64-bit integer"));
         }
         out[i] = *n;
     }

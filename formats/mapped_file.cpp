@@ -115,7 +115,8 @@ void MappedFile::release(std::span<const std::byte> part) const {
     const std::size_t length = std::min(part.size(), size_ - offset), page = page_size();
     const std::size_t begin = (offset + page - 1) / page * page;
     // The mapping's last page has nothing of the file behind size_, so a part that reaches it may take it whole.
-    const std::size_t end = offset + length == size_ ? (size_ + page - 1) / page * page : (offset + length) / page * page;
+    const std::size_t end =
+        offset + length == size_ ? (size_ + page - 1) / page * page : (offset + length) / page * page;
     if (begin < end) (void)::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 

@@ -15,7 +15,8 @@ namespace quern {
 class MappedFile {
 public:
     /// Maps `path` read-only (an empty file gives no bytes); falls back to reading where it cannot be mapped (a pipe,
-    /// some filesystems). A file cut short by someone else while mapped raises SIGBUS when the missing pages are touched.
+    /// some filesystems). A file cut short by someone else while mapped raises SIGBUS when the missing pages are
+    /// touched.
     static Result<std::shared_ptr<MappedFile>> open(const std::string& path);
     ~MappedFile();
     MappedFile(const MappedFile&) = delete;
