@@ -3,7 +3,6 @@
 // that spins briefly and then sleeps.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,8 +18,11 @@ struct Worker {
 
 class ThreadPool {
 public:
-    /// n_threads >= 1 in all, the calling thread included. cpus: one logical CPU per thread to pin to; empty: no pinning
-    /// (the calling thread is never pinned).
+    static constexpr std::uint32_t kMaxThreads = 1024;
+
+    /// n_threads (1 .. kMaxThreads) in all, the calling thread included. cpus: one logical CPU per thread to pin to;
+    /// empty: no pinning. The calling thread is never pinned, so cpus[0] is not used. Fails with Errc::io where the
+    /// system refuses a thread or a CPU.
     static Result<std::unique_ptr<ThreadPool>> create(std::uint32_t n_threads, std::span<const int> cpus = {});
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -28,13 +30,14 @@ public:
 
     std::uint32_t size() const;
     /// Runs fn(context, worker) on n_threads threads (1 .. size()), the caller being worker 0, and returns when all are
-    /// done. Not reentrant: one run at a time (callers hold the executor's lock). Allocates nothing.
+    /// done; what they wrote is then visible to the caller. Both counters start at 0. The other threads are left asleep.
+    /// fn must not throw. Not reentrant: one run at a time (callers hold the executor's lock). Allocates nothing.
     void run(void (*fn)(void* context, Worker worker), void* context, std::uint32_t n_threads);
     /// Inside run: returns when every participating thread has called it. What was written before is visible after.
     void barrier(Worker worker);
     /// Inside run: hands out 0, 1, 2, ... once each; call reset_counter in a step that no thread uses it in.
-    /// Two counters alternate so that a step can reset the next one's: see Plan execution.
-    std::uint32_t next(std::uint32_t counter);           // counter 0 or 1
+    /// Two counters alternate so that a step can reset the next one's.
+    std::uint32_t next(std::uint32_t counter);  // counter 0 or 1
     void reset_counter(std::uint32_t counter);
 
 private:
