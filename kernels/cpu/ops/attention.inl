@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention over one span of the KV cache, giving mergeable partial results (out, max, sum).
+//
+// Order of operations, the same for a row whatever else is in the call: each score is one FMA chain over the dimensions,
+// ascending, then * scale, then soft-cap; the maximum over the visible positions; weights exp(s - max); their sum in 16
+// lanes (position mod 16) over ascending tiles, then the tree of f_reduce_add; each output one FMA chain over the visible
+// positions, ascending, from 0. A masked position takes part in nothing: its V is never read, its score is replaced.
+//
+// Both products are the same register tile: R rows x J vectors of accumulators, acc[r][j] += a[r] * b[j]. A tile step
+// loads R + J values for R * J FMAs, and two FMAs a cycle of latency four need eight vectors in flight: AVX-512 takes 24
+// of its 32 registers for accumulators (12 x 2 for scores, 6 x 4 for outputs); AVX2 and NEON have room for 6 pairs or
+// quads.
+#pragma once
+
+#include "kernels/cpu/ops/kv_store.inl"
+#include "kernels/cpu/ops/math.inl"
+
+#if !defined(QUERN_ATTN_ACC)
+#if defined(__AVX512F__)
+#define QUERN_ATTN_ACC 24
+#elif defined(__AVX2__) || defined(__ARM_NEON)
+#define QUERN_ATTN_ACC 6
+#else
+#define QUERN_ATTN_ACC 1
+#endif
+#endif
+
+#if defined(__clang__)
+#define QUERN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QUERN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace quern::kernels::QUERN_ISA_NS {
+
+constexpr int kAttnRowsQK = QUERN_ATTN_ACC >= 24 ? 12 : QUERN_ATTN_ACC;
+constexpr int kAttnRowsPV = QUERN_ATTN_ACC >= 24 ? 6 : QUERN_ATTN_ACC;
+constexpr int kSpan = static_cast<int>(kAttnSpan);
+constexpr int kSpanTiles = kSpan / 16;
+constexpr int kDimChunk = 256;              // dimensions of q packed at a time
+constexpr int kQPitch = kDimChunk + 16;     // off the power of two, so that rows do not share cache sets
+static_assert(std::size_t{kAttnRowsQK} * (kSpan + kQPitch) * sizeof(float) <= kAttnScratch);
+
+/// Vectors beside R rows, so that R * J accumulators fit.
+static constexpr int tile_width(int rows) {
+    int j = 8;
+    while (j > 1 && rows * j > QUERN_ATTN_ACC) j /= 2;
+    return j;
+}
+
+template <KvFormat F>
+QUERN_INLINE F32x16 kv_load(const std::byte* p) {
+    if constexpr (F == KvFormat::F16) return f_load_f16(p);
+    else return f_load(reinterpret_cast<const float*>(p));
+}
+
+/// Visible positions of a row, counted from the span's begin: [lo, hi), both 0 if there are none.
+struct RowRange {
+    int lo, hi;
+};
+
+QUERN_INLINE RowRange row_range(const AttnArgs& a, int row) {
+    const std::int64_t pos = std::int64_t{a.pos0} + row / static_cast<int>(a.n_rep);
+    std::int64_t lo = a.window > 0 ? pos - a.window + 1 : a.begin;
+    std::int64_t hi = pos + 1;
+    if (lo < a.begin) lo = a.begin;
+    if (hi > a.end) hi = a.end;
+    if (lo >= hi) return {0, 0};
+    return {static_cast<int>(lo - a.begin), static_cast<int>(hi - a.begin)};
+}
+
+/// s[r][16 j + lane] (+)= q[r] . tile j, over n_d dimensions. s: [R][kSpan]; q: [R][kQPitch].
+template <KvFormat F, int R, int J>
+static void qk_tile(const float* q, const std::byte* const* tiles, int n_d, bool first, float* s) {
+    constexpr int kVec = 16 * static_cast<int>(kv_bytes<F>());
+    F32x16 acc[R][J];
+    const std::byte* b[J];
+    QUERN_UNROLL for (int j = 0; j < J; ++j) b[j] = tiles[j];
+    QUERN_UNROLL for (int r = 0; r < R; ++r)
+        QUERN_UNROLL for (int j = 0; j < J; ++j) acc[r][j] = first ? f_zero() : f_load(s + r * kSpan + j * 16);
+    for (int d = 0; d < n_d; ++d) {
+        if constexpr (R <= J) {
+            F32x16 row[R];
+            QUERN_UNROLL for (int r = 0; r < R; ++r) row[r] = f_set1(q[r * kQPitch + d]);
+            QUERN_UNROLL for (int j = 0; j < J; ++j) {
+                const F32x16 k = kv_load<F>(b[j] + std::ptrdiff_t{d} * kVec);
+                QUERN_UNROLL for (int r = 0; r < R; ++r) acc[r][j] = f_fma(row[r], k, acc[r][j]);
+            }
+        } else {
+            F32x16 k[J];
+            QUERN_UNROLL for (int j = 0; j < J; ++j) k[j] = kv_load<F>(b[j] + std::ptrdiff_t{d} * kVec);
+            QUERN_UNROLL for (int r = 0; r < R; ++r) {
+                const F32x16 row = f_set1(q[r * kQPitch + d]);
+                QUERN_UNROLL for (int j = 0; j < J; ++j) acc[r][j] = f_fma(row, k[j], acc[r][j]);
+            }
+        }
+    }
+    QUERN_UNROLL for (int r = 0; r < R; ++r)
+        QUERN_UNROLL for (int j = 0; j < J; ++j) f_store(s + r * kSpan + j * 16, acc[r][j]);
+}
+
+/// Scores of rows <= R packed query rows against tiles [first_tile, last_tile) of the span.
+template <KvFormat F, int R>
+static void qk_rows(int rows, const float* q, const std::byte* const* tiles, int first_tile, int last_tile, int n_d,
+                    bool first, float* s) {
+    if constexpr (R > 1)
+        if (rows < R) return qk_rows<F, R - 1>(rows, q, tiles, first_tile, last_tile, n_d, first, s);
+    constexpr int J = tile_width(R);
+    for (int t = first_tile / J * J; t < last_tile; t += J) {
+        const std::byte* group[J];  // past either end: a tile inside, whose scores nobody reads
+        for (int j = 0; j < J; ++j) {
+            const int k = t + j;
+            group[j] = tiles[k < first_tile ? first_tile : k < last_tile ? k : last_tile - 1];
+        }
+        qk_tile<F, R, J>(q, group, n_d, first, s + t * 16);
+    }
+}
+
+/// Scores to weights in place, for the visible range; gives max and sum.
+QUERN_INLINE void softmax_row(const AttnArgs& a, RowRange range, float* s, float* ml) {
+    const F32x16 scale = f_set1(a.scale), ninf = f_set1(bits_f32(0xff800000u));
+    const int begin = range.lo & ~15;
+    F32x16 max = ninf;
+    for (int t = begin; t < range.hi; t += 16) {
+        F32x16 v = f_mul(f_load(s + t), scale);
+        if (a.softcap != 0.0f) v = f_mul(f_tanh(f_div(v, f_set1(a.softcap))), f_set1(a.softcap));
+        if (range.lo > t) v = f_select_n(ninf, v, range.lo - t);
+        if (range.hi < t + 16) v = f_select_n(v, ninf, range.hi - t);
+        f_store(s + t, v);
+        max = f_max(max, v);
+    }
+    const float m = f_reduce_max(max);
+    const F32x16 base = f_set1(m == bits_f32(0xff800000u) ? 0.0f : m);  // all -inf: weights 0, not NaN
+    F32x16 sum = f_zero();
+    for (int t = begin; t < range.hi; t += 16) {
+        const F32x16 p = f_exp_neg(f_sub(f_load(s + t), base));
+        f_store(s + t, p);
+        sum = f_add(sum, p);
+    }
+    ml[0] = m;
+    ml[1] = f_reduce_add(sum);
+}
+
+/// One group of outputs: where V lies and what part of it.
+struct PvArgs {
+    const KvHeadView* kv;
+    int begin;             // the span's first position
+    int n_d;               // head_dim
+    std::size_t v_pitch;   // elements
+    float* out;
+    std::size_t out_stride;
+};
+
+/// out[r][16 v + 0 .. 16 J) += sum over t in [t0, t1) of p[r][t] * V[t]. p: [R][kSpan].
+template <KvFormat F, int R, int J>
+static void pv_tile(const PvArgs& a, const float* p, int t0, int t1, int v, float* out) {
+    const std::size_t pitch = a.v_pitch * kv_bytes<F>();
+    const int last = a.n_d - (v + J - 1) * 16;  // floats in the last vector
+    F32x16 acc[R][J];
+    QUERN_UNROLL for (int r = 0; r < R; ++r)
+        QUERN_UNROLL for (int j = 0; j < J; ++j) {
+            const float* o = out + r * a.out_stride + (v + j) * 16;
+            acc[r][j] = j < J - 1 || last >= 16 ? f_load(o) : f_load_n(o, last);
+        }
+    for (int t = t0; t < t1;) {
+        const std::uint32_t pos = static_cast<std::uint32_t>(a.begin + t), slot = pos % a.kv->page_tokens;
+        const int left = static_cast<int>(a.kv->page_tokens - slot), end = t1 - t < left ? t1 : t + left;
+        const std::byte* b = a.kv->base + a.kv->pages[pos / a.kv->page_tokens] * a.kv->page_stride + a.kv->v_offset +
+                             slot * pitch + static_cast<std::size_t>(v) * 16 * kv_bytes<F>();
+        for (; t < end; ++t, b += pitch) {
+            if constexpr (R <= J) {
+                F32x16 row[R];
+                QUERN_UNROLL for (int r = 0; r < R; ++r) row[r] = f_set1(p[r * kSpan + t]);
+                QUERN_UNROLL for (int j = 0; j < J; ++j) {
+                    const F32x16 x = kv_load<F>(b + j * 16 * kv_bytes<F>());
+                    QUERN_UNROLL for (int r = 0; r < R; ++r) acc[r][j] = f_fma(row[r], x, acc[r][j]);
+                }
+            } else {
+                F32x16 x[J];
+                QUERN_UNROLL for (int j = 0; j < J; ++j) x[j] = kv_load<F>(b + j * 16 * kv_bytes<F>());
+                QUERN_UNROLL for (int r = 0; r < R; ++r) {
+                    const F32x16 row = f_set1(p[r * kSpan + t]);
+                    QUERN_UNROLL for (int j = 0; j < J; ++j) acc[r][j] = f_fma(row, x[j], acc[r][j]);
+                }
+            }
+        }
+    }
+    QUERN_UNROLL for (int r = 0; r < R; ++r)
+        QUERN_UNROLL for (int j = 0; j < J; ++j) {
+            float* o = out + r * a.out_stride + (v + j) * 16;
+            if (j < J - 1 || last >= 16) f_store(o, acc[r][j]);
+            else f_store_n(o, acc[r][j], last);
+        }
+}
+
+/// All vectors of head_dim from v on, J at a time, then fewer.
+template <KvFormat F, int R, int J>
+static void pv_columns(const PvArgs& a, const float* p, int t0, int t1, int v, float* out) {
+    const int n_vec = (a.n_d + 15) / 16;
+    for (; v + J <= n_vec; v += J) pv_tile<F, R, J>(a, p, t0, t1, v, out);
+    if constexpr (J > 1)
+        if (v < n_vec) pv_columns<F, R, J / 2>(a, p, t0, t1, v, out);
+}
+
+template <KvFormat F, int R>
+static void pv_rows(int rows, const PvArgs& a, const float* p, int t0, int t1, float* out) {
+    if constexpr (R > 1)
+        if (rows < R) return pv_rows<F, R - 1>(rows, a, p, t0, t1, out);
+    pv_columns<F, R, tile_width(R)>(a, p, t0, t1, 0, out);
+}
+
+/// Outputs of rows that may see different ranges: what all see goes through the tile, the rest row by row before and
+/// after it, so that each chain stays ascending.
+template <KvFormat F>
+static void pv_group(const PvArgs& a, int rows, const RowRange* range, const float* p, float* out) {
+    int lo = 0, hi = kSpan;
+    for (int r = 0; r < rows; ++r) {
+        if (range[r].lo > lo) lo = range[r].lo;
+        if (range[r].hi < hi) hi = range[r].hi;
+        float* o = out + r * a.out_stride;
+        for (int d = 0; d < a.n_d; d += 16) f_store_n(o + d, f_zero(), a.n_d - d < 16 ? a.n_d - d : 16);
+    }
+    const bool common = lo < hi;
+    for (int r = 0; r < rows; ++r) {
+        const int end = common ? lo : range[r].hi;
+        if (range[r].lo < end) pv_rows<F, 1>(1, a, p + r * kSpan, range[r].lo, end, out + r * a.out_stride);
+    }
+    if (!common) return;
+    pv_rows<F, kAttnRowsPV>(rows, a, p, lo, hi, out);
+    for (int r = 0; r < rows; ++r)
+        if (range[r].hi > hi) pv_rows<F, 1>(1, a, p + r * kSpan, hi, range[r].hi, out + r * a.out_stride);
+}
+
+/// Scores of a group of rows from row `row0` on, over the tiles that any of them sees.
+template <KvFormat F>
+static void qk_group(const AttnArgs& a, int row0, int rows, int first_tile, int last_tile, float* q, float* s) {
+    const int hd = static_cast<int>(a.kv.head_dim), n_rep = static_cast<int>(a.n_rep);
+    const std::byte* tiles[kSpanTiles];
+    for (int t = first_tile; t < last_tile; ++t) {
+        const std::uint32_t pos = static_cast<std::uint32_t>(a.begin + t * 16), slot = pos % a.kv.page_tokens;
+        tiles[t] = a.kv.base + a.kv.pages[pos / a.kv.page_tokens] * a.kv.page_stride + a.kv.k_offset +
+                   std::size_t{slot} * a.kv.head_dim * kv_bytes<F>();
+    }
+    for (int d0 = 0; d0 < hd; d0 += kDimChunk) {
+        const int n_d = hd - d0 < kDimChunk ? hd - d0 : kDimChunk;
+        for (int r = 0; r < rows; ++r) {
+            const int i = (row0 + r) / n_rep, head = (row0 + r) % n_rep;
+            const float* from = a.q + i * a.q_stride + std::ptrdiff_t{head} * hd + d0;
+            for (int d = 0; d < n_d; d += 16)
+                f_store(q + r * kQPitch + d, f_load_n(from + d, n_d - d < 16 ? n_d - d : 16));
+        }
+        qk_rows<F, kAttnRowsQK>(rows, q, tiles, first_tile, last_tile, n_d, d0 == 0, s);
+        for (int t = first_tile; t < last_tile; ++t) tiles[t] += std::size_t{kDimChunk} * 16 * kv_bytes<F>();
+    }
+}
+
+template <KvFormat F>
+static void attention(const AttnArgs& a) {
+    float* s = reinterpret_cast<float*>(a.scratch);
+    float* q = s + kAttnRowsQK * kSpan;
+    const int total = static_cast<int>(a.n_tokens * a.n_rep);
+    const PvArgs pv{&a.kv, a.begin, static_cast<int>(a.kv.head_dim), (a.kv.head_dim + 15) / 16 * 16, a.out, a.out_stride};
+    for (int row0 = 0; row0 < total; row0 += kAttnRowsQK) {
+        const int rows = total - row0 < kAttnRowsQK ? total - row0 : kAttnRowsQK;
+        RowRange range[kAttnRowsQK];
+        int first_tile = kSpanTiles, last_tile = 0;
+        for (int r = 0; r < rows; ++r) {
+            range[r] = row_range(a, row0 + r);
+            if (range[r].lo >= range[r].hi) continue;
+            if (range[r].lo / 16 < first_tile) first_tile = range[r].lo / 16;
+            if ((range[r].hi + 15) / 16 > last_tile) last_tile = (range[r].hi + 15) / 16;
+        }
+        if (first_tile < last_tile) qk_group<F>(a, row0, rows, first_tile, last_tile, q, s);
+        for (int r = 0; r < rows; ++r) softmax_row(a, range[r], s + r * kSpan, a.ml + 2 * (row0 + r));
+        for (int r = 0; r < rows; r += kAttnRowsPV)
+            pv_group<F>(pv, rows - r < kAttnRowsPV ? rows - r : kAttnRowsPV, range + r, s + r * kSpan,
+                        a.out + (row0 + r) * a.out_stride);
+    }
+}
+
+static void attention_f32(const AttnArgs& a) { attention<KvFormat::F32>(a); }
+static void attention_f16(const AttnArgs& a) { attention<KvFormat::F16>(a); }
+
+/// An empty partial (l = 0) changes nothing, so that spans a row does not see leave no trace.
+static void attn_merge(float* a, float* a_ml, const float* b, const float* b_ml, std::uint32_t n_rows,
+                       std::uint32_t head_dim, std::size_t stride) {
+    const int hd = static_cast<int>(head_dim);
+    for (std::uint32_t r = 0; r < n_rows; ++r, a += stride, b += stride, a_ml += 2, b_ml += 2) {
+        if (b_ml[1] == 0.0f) continue;
+        const bool replace = a_ml[1] == 0.0f;
+        const float m = a_ml[0] > b_ml[0] ? a_ml[0] : b_ml[0];
+        const F32x16 wa = f_exp_neg(f_set1(a_ml[0] - m)), wb = f_exp_neg(f_set1(b_ml[0] - m));
+        for (int d = 0; d < hd; d += 16) {
+            const int n = hd - d < 16 ? hd - d : 16;
+            const F32x16 y = f_load_n(b + d, n);
+            f_store_n(a + d, replace ? y : f_fma(y, wb, f_mul(f_load_n(a + d, n), wa)), n);
+        }
+        if (replace) {
+            a_ml[1] = b_ml[1];
+        } else {
+            float l[16];
+            f_store(l, f_fma(f_set1(b_ml[1]), wb, f_mul(f_set1(a_ml[1]), wa)));
+            a_ml[1] = l[0];
+        }
+        a_ml[0] = m;
+    }
+}
+
+static void attn_finish(const float* a, const float* ml, std::uint32_t n_rows, std::uint32_t head_dim,
+                        std::size_t a_stride, float* out, std::size_t out_stride) {
+    const int hd = static_cast<int>(head_dim);
+    for (std::uint32_t r = 0; r < n_rows; ++r, a += a_stride, out += out_stride, ml += 2) {
+        const bool empty = ml[1] == 0.0f;
+        const F32x16 l = f_set1(empty ? 1.0f : ml[1]);
+        for (int d = 0; d < hd; d += 16) {
+            const int n = hd - d < 16 ? hd - d : 16;
+            f_store_n(out + d, empty ? f_zero() : f_div(f_load_n(a + d, n), l), n);
+        }
+    }
+}
+
+#undef QUERN_UNROLL
+
+}  // namespace quern::kernels::QUERN_ISA_NS

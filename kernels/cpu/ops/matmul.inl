@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix times columns, written once for every type and ISA. Each output element is one chain over ascending k,
+// whatever path computes it (docs/numerics.md), so the choice of path is free of consequences:
+//   few columns    a block's codes go straight from the panel to registers and meet all columns there
+//   many columns   kPanels panels are decoded to bytes in scratch once, then register tiles run over all columns
+#pragma once
+
+#include "kernels/cpu/decode/all.inl"
+#include "kernels/views.h"
+
+namespace quern::kernels::QUERN_ISA_NS {
+
+/// 32-blocks that a tile takes at a time; with 2 panels their codes fill half of a 48 KiB L1 cache.
+constexpr int kSlice = 24;
+constexpr int kSlicePad = 32;
+/// Columns that meet one decoded slice before the next is fetched; their sums live in scratch.
+constexpr int kChunk = 48;
+/// Bytes ahead of use at which packed weights are prefetched.
+constexpr std::size_t kAhead = 2048;
+
+/// What columns bring to the blocks [b0, b0 + n) besides their codes. Gathered so that a kernel needs one pointer.
+template <bool kMin, bool kHalf, int NC>
+struct Side {
+    static constexpr int kGroups = kHalf ? 2 : 1;  // scale groups in a 32-block
+    alignas(64) float d[NC][kSlicePad];
+    alignas(64) float ds[kMin ? NC : 1][kSlicePad * kGroups];             // d * sum of codes: meets the minima
+    alignas(64) std::int32_t init[kMin ? 1 : NC][kSlicePad * kGroups];    // -offset * sum of codes
+
+    QUERN_INLINE_MEMBER void load(const std::byte* x, std::size_t stride, const ActLayout& at, int b0, int n, int offset) {
+        for (int c = 0; c < NC; ++c, x += stride) {
+            const float* col_d = reinterpret_cast<const float*>(x + at.d) + b0;
+            for (int i = 0; i < n; i += 16) f_store(d[c] + i, f_load_n(col_d + i, n - i));
+            const std::int32_t* sums =
+                reinterpret_cast<const std::int32_t*>(x + (kHalf ? at.sum16 : at.sum32)) + b0 * kGroups;
+            if constexpr (!kMin) {
+                for (int i = 0; i < n * kGroups; ++i) init[c][i] = -offset * sums[i];
+            } else if constexpr (kHalf) {
+                for (int i = 0; i < n * 2; ++i) ds[c][i] = col_d[i / 2] * static_cast<float>(sums[i]);
+            } else {
+                const float* col_ds = reinterpret_cast<const float*>(x + at.dsum32) + b0;
+                for (int i = 0; i < n; i += 16) f_store(ds[c] + i, f_load_n(col_ds + i, n - i));
+            }
+        }
+    }
+};
+
+/// v (+ bias) (+ old y) to rows [0, n) of one column.
+QUERN_INLINE void put_result(float* y, F32x16 v, int n, const float* bias, bool add) {
+    if (bias) v = f_add(v, f_load_n(bias, n));
+    if (add) v = f_add(f_load_n(y, n), v);
+    f_store_n(y, v, n);
+}
+
+QUERN_INLINE int rows_in_panel(const MatmulArgs& a, std::uint32_t p) {
+    const std::uint32_t left = a.n_rows - p * kLanes;
+    return static_cast<int>(left < kLanes ? left : kLanes);
+}
+QUERN_INLINE float* y_at(const MatmulArgs& a, std::uint32_t p, std::uint32_t c) {
+    return a.y + c * a.y_stride + p * kLanes;
+}
+
+// --- few columns ---
+
+template <class D, int NC>
+static void direct_tile(const MatmulArgs& a, std::uint32_t p, std::uint32_t c0) {
+    constexpr int kGroups = D::kHalf ? 2 : 1, N = 8 / kGroups;
+    const std::byte* panel = a.w + p * a.panel_stride;
+    const std::byte* x = a.x + c0 * a.x_stride;
+    const ActLayout at(a.n_k);
+    const int n_blocks = static_cast<int>(a.n_k / 32);
+    Side<D::kMin, D::kHalf, NC> side;
+    F32x16 acc[NC];
+#pragma GCC unroll 16
+    for (int c = 0; c < NC; ++c) acc[c] = f_zero();
+    for (int b0 = 0; b0 < n_blocks; b0 += kSlice) {
+        const int n = n_blocks - b0 < kSlice ? n_blocks - b0 : kSlice;
+        side.load(x, a.x_stride, at, b0, n, D::kOffset);
+        for (int b = 0; b < n; ++b) {
+            const std::size_t at_b = static_cast<std::size_t>(b0 + b);
+            const std::byte* codes = panel + D::L::codes(at_b) + kAhead;
+#pragma GCC unroll 8
+            for (std::size_t i = 0; i < D::L::kBlock; i += 64) __builtin_prefetch(codes + i);
+            U8x64 w[8];
+            D::codes(panel, at_b, w);
+            const std::int8_t* q = reinterpret_cast<const std::int8_t*>(x) + at_b * 32;
+#pragma GCC unroll 2
+            for (int h = 0; h < kGroups; ++h) {
+                const F32x16 scale = D::scale(panel, at_b, h);
+                F32x16 min = f_zero();
+                if constexpr (D::kMin) min = D::min(panel, at_b, h);
+                const int i = b * kGroups + h;
+#pragma GCC unroll 16
+                for (int c = 0; c < NC; ++c) {
+                    const std::int8_t* qc = q + static_cast<std::size_t>(c) * a.x_stride + 16 * h;
+                    Dot<D::kBits, D::kSigned, N> dot;
+                    dot.begin(D::kOffset == 0 ? i_zero() : i_set1(side.init[c][i]));
+#pragma GCC unroll 8
+                    for (int g = 0; g < N; ++g) dot.step(g, w[N * h + g], qc + 4 * g);
+                    acc[c] = f_fma(f_from_i(dot.end()), f_mul(scale, f_set1(side.d[c][b])), acc[c]);
+                    if constexpr (D::kMin) acc[c] = f_fma(min, f_set1(side.ds[c][i]), acc[c]);
+                }
+            }
+        }
+    }
+    const int rows = rows_in_panel(a, p);
+    const float* bias = a.bias ? a.bias + p * kLanes : nullptr;
+#pragma GCC unroll 16
+    for (int c = 0; c < NC; ++c) put_result(y_at(a, p, c0 + static_cast<std::uint32_t>(c)), acc[c], rows, bias, a.add);
+}
+
+/// Runs tile<NC> over columns [0, n) in steps of at most kMax, as even as they come.
+template <int kMax, class Call>
+QUERN_INLINE void even_steps(std::uint32_t n, Call call) {
+    const std::uint32_t steps = (n + kMax - 1) / kMax;
+    std::uint32_t c = 0;
+    for (std::uint32_t s = 0; s < steps; ++s) {
+        const std::uint32_t end = (s + 1) * n / steps;
+        call(c, static_cast<int>(end - c));
+        c = end;
+    }
+}
+
+template <class D, int NC>
+QUERN_INLINE void direct_n(int nc, const MatmulArgs& a, std::uint32_t p, std::uint32_t c) {
+    if constexpr (NC > 0) {
+        if (nc == NC) return direct_tile<D, NC>(a, p, c);
+        direct_n<D, NC - 1>(nc, a, p, c);
+    }
+}
+
+template <class D>
+static void direct(const MatmulArgs& a, std::uint32_t p) {
+    even_steps<Tiles::kDirectCols>(a.n_cols, [&](std::uint32_t c, int nc) __attribute__((always_inline)) {
+        direct_n<D, Tiles::kDirectCols>(nc, a, p, c);
+    });
+}
+
+// --- many columns ---
+
+/// Scratch of the wide path, in bytes: codes [block][panel][8][64] | scales, then minima [block][panel][group][16]
+/// | sums [kChunk][panel][16].
+template <class D>
+struct WideLayout {
+    static constexpr int kPanels = Tiles::kPanels, kGroups = D::kHalf ? 2 : 1;
+    static constexpr std::size_t kCodes = kPanels * 512, kScales = kPanels * kGroups * 64;
+    std::size_t scale, min, sums, bytes;
+    explicit QUERN_INLINE_MEMBER WideLayout(std::size_t n_blocks)
+        : scale(n_blocks * kCodes),
+          min(scale + n_blocks * kScales),
+          sums(min + (D::kMin ? n_blocks * kScales : 0)),
+          bytes(sums + static_cast<std::size_t>(kChunk) * kPanels * 64) {}
+};
+
+/// Blocks [b0, b0 + n) of decoded panels and NC columns from x on.
+struct Tile {
+    const std::byte *codes, *scale, *min;  // of block b0
+    const std::byte* x;
+    std::size_t x_stride;
+    float* sums;  // [NC][kPanels][16]
+    int b0, n, offset;
+};
+
+template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
+static void wide_tile(const Tile& t, const ActLayout& at) {
+    constexpr int NP = Tiles::kPanels, kGroups = kHalf ? 2 : 1, N = 8 / kGroups;
+    Side<kMin, kHalf, NC> side;
+    side.load(t.x, t.x_stride, at, t.b0, t.n, t.offset);
+    F32x16 acc[NC][NP];
+#pragma GCC unroll 16
+    for (int c = 0; c < NC; ++c)
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) acc[c][p] = f_load(t.sums + (c * NP + p) * 16);
+    const std::int8_t* q = reinterpret_cast<const std::int8_t*>(t.x) + t.b0 * 32;
+    const std::byte* codes = t.codes;
+    const float* scales = reinterpret_cast<const float*>(t.scale);
+    const float* mins = reinterpret_cast<const float*>(t.min);
+    for (int b = 0; b < t.n; ++b) {
+#pragma GCC unroll 2
+        for (int h = 0; h < kGroups; ++h) {
+            Dot<kBits, kSigned, N> dot[NC][NP];
+#pragma GCC unroll 16
+            for (int c = 0; c < NC; ++c)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) dot[c][p].begin(kMin ? i_zero() : i_set1(side.init[c][b * kGroups + h]));
+#pragma GCC unroll 8
+            for (int g = 0; g < N; ++g) {
+                U8x64 w[NP];
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) w[p] = u_load(codes + p * 512 + (N * h + g) * 64);
+#pragma GCC unroll 16
+                for (int c = 0; c < NC; ++c)
+#pragma GCC unroll 2
+                    for (int p = 0; p < NP; ++p)
+                        dot[c][p].step(g, w[p], q + static_cast<std::size_t>(c) * t.x_stride + (N * h + g) * 4);
+            }
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) {
+                const F32x16 scale = f_load(scales + (p * kGroups + h) * 16);
+#pragma GCC unroll 16
+                for (int c = 0; c < NC; ++c)
+                    acc[c][p] = f_fma(f_from_i(dot[c][p].end()), f_mul(scale, f_set1(side.d[c][b])), acc[c][p]);
+                if constexpr (kMin) {
+                    const F32x16 min = f_load(mins + (p * kGroups + h) * 16);
+#pragma GCC unroll 16
+                    for (int c = 0; c < NC; ++c)
+                        acc[c][p] = f_fma(min, f_set1(side.ds[c][b * kGroups + h]), acc[c][p]);
+                }
+            }
+        }
+        q += 32;
+        codes += NP * 512;
+        scales += NP * kGroups * 16;
+        if constexpr (kMin) mins += NP * kGroups * 16;
+    }
+#pragma GCC unroll 16
+    for (int c = 0; c < NC; ++c)
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) f_store(t.sums + (c * NP + p) * 16, acc[c][p]);
+}
+
+template <class D, int NC>
+QUERN_INLINE void wide_n(int nc, const Tile& t, const ActLayout& at) {
+    if constexpr (NC > 0) {
+        // Codes of up to 7 bits differ only for AVX2's dot; elsewhere one instance serves them all.
+        constexpr int kBits = Tiles::kBitsMatter ? D::kBits : 8;
+        if (nc == NC) return wide_tile<kBits, D::kSigned, D::kMin, D::kHalf, NC>(t, at);
+        wide_n<D, NC - 1>(nc, t, at);
+    }
+}
+
+/// Columns of a tile: 2 registers fewer each where codes are too wide for one run of 16-bit sums.
+template <class D>
+constexpr int kTileCols = D::kBits <= 4 ? Tiles::kCols : Tiles::kColsWide;
+
+template <class D>
+QUERN_INLINE void decode_panels(const MatmulArgs& a, std::uint32_t p0, const WideLayout<D>& at) {
+    using W = WideLayout<D>;
+    for (int p = 0; p < W::kPanels; ++p) {
+        const std::byte* panel = a.w + (p0 + static_cast<std::uint32_t>(p)) * a.panel_stride;
+        for (std::size_t b = 0; b < a.n_k / 32; ++b) {
+            __builtin_prefetch(panel + D::L::codes(b) + kAhead);
+            U8x64 w[8];
+            D::codes(panel, b, w);
+            std::byte* codes = a.scratch + b * W::kCodes + p * 512;
+#pragma GCC unroll 8
+            for (int g = 0; g < 8; ++g) __builtin_memcpy(codes + 64 * g, &w[g], 64);
+            const std::size_t row = b * W::kScales + static_cast<std::size_t>(p * W::kGroups) * 64;
+#pragma GCC unroll 2
+            for (int h = 0; h < W::kGroups; ++h) {
+                const std::size_t i = row + static_cast<std::size_t>(h) * 64;
+                f_store(reinterpret_cast<float*>(a.scratch + at.scale + i), D::scale(panel, b, h));
+                if constexpr (D::kMin) f_store(reinterpret_cast<float*>(a.scratch + at.min + i), D::min(panel, b, h));
+            }
+        }
+    }
+}
+
+template <class D>
+static void wide(const MatmulArgs& a, std::uint32_t p0) {
+    using W = WideLayout<D>;
+    const std::size_t n_blocks = a.n_k / 32;
+    const W at(n_blocks);
+    const ActLayout act(a.n_k);
+    decode_panels<D>(a, p0, at);
+    float* sums = reinterpret_cast<float*>(a.scratch + at.sums);
+    even_steps<kChunk>(a.n_cols, [&](std::uint32_t c0, int chunk) __attribute__((always_inline)) {
+        for (int i = 0; i < chunk * W::kPanels; ++i) f_store(sums + 16 * i, f_zero());
+        even_steps<kSlice>(static_cast<std::uint32_t>(n_blocks), [&](std::uint32_t b0, int n)
+                           __attribute__((always_inline)) {
+            even_steps<kTileCols<D>>(static_cast<std::uint32_t>(chunk), [&](std::uint32_t c, int nc)
+                                     __attribute__((always_inline)) {
+                const Tile t{a.scratch + b0 * W::kCodes, a.scratch + at.scale + b0 * W::kScales,
+                             a.scratch + at.min + b0 * W::kScales, a.x + (c0 + c) * a.x_stride, a.x_stride,
+                             sums + c * W::kPanels * 16, static_cast<int>(b0), n, D::kOffset};
+                wide_n<D, kTileCols<D>>(nc, t, act);
+            });
+        });
+        for (int c = 0; c < chunk; ++c)
+            for (int p = 0; p < W::kPanels; ++p) {
+                const std::uint32_t panel = p0 + static_cast<std::uint32_t>(p);
+                put_result(y_at(a, panel, c0 + static_cast<std::uint32_t>(c)), f_load(sums + (c * W::kPanels + p) * 16),
+                           rows_in_panel(a, panel), a.bias ? a.bias + panel * kLanes : nullptr, a.add);
+            }
+    });
+}
+
+template <class D>
+static void matmul_quant(const MatmulArgs& a) {
+    const std::uint32_t n_panels = (a.n_rows + kLanes - 1) / kLanes;
+    std::uint32_t p = 0;
+    if (a.n_cols >= Tiles::kWideFrom && a.scratch)
+        for (; p + Tiles::kPanels <= n_panels; p += Tiles::kPanels) wide<D>(a, p);
+    for (; p < n_panels; ++p) direct<D>(a, p);
+}
+
+template <class D>
+static std::size_t matmul_quant_scratch(std::uint32_t n_k) {
+    return WideLayout<D>(n_k / 32).bytes;
+}
+
+template <class D>
+static void unpack_row_quant(const std::byte* panel, std::uint32_t row, std::uint32_t n_k, float* out) {
+    constexpr int kGroups = D::kHalf ? 2 : 1;
+    for (std::size_t b = 0; b < n_k / 32; ++b) {
+        U8x64 w[8];
+        D::codes(panel, b, w);
+        std::uint8_t codes[8][64];
+        __builtin_memcpy(codes, w, sizeof codes);
+        for (int h = 0; h < kGroups; ++h) {
+            float scale[16], min[16] = {};
+            f_store(scale, D::scale(panel, b, h));
+            if constexpr (D::kMin) f_store(min, D::min(panel, b, h));
+            for (int i = 32 / kGroups * h; i < 32 / kGroups * (h + 1); ++i) {
+                const std::uint8_t u = codes[i / 4][4 * row + static_cast<std::uint32_t>(i % 4)];
+                const int code = D::kSigned ? static_cast<std::int8_t>(u) : u - D::kOffset;
+                const float v = static_cast<float>(code) * scale[row];
+                out[b * 32 + static_cast<std::size_t>(i)] = D::kMin ? v + min[row] : v;
+            }
+        }
+    }
+}
+
+}  // namespace quern::kernels::QUERN_ISA_NS
+
+#include "kernels/cpu/ops/matmul_float.inl"
