@@ -17,9 +17,13 @@ Status check_size(DType t, std::uint64_t n, std::size_t bytes, std::string_view 
     const auto need = row_bytes(t, n);
     if (need && *need == bytes) return {};
     const QuantInfo& q = info(t);
-    if (!need) {
+    if (n % q.block_elements != 0) {
         return Error{Errc::invalid_argument, cat("convert: ", n, " values are not whole blocks of ", q.name, " (",
                                                  q.block_elements, " values); choose a type with a smaller block")};
+    }
+    if (!need) {
+        return Error{Errc::invalid_argument,
+                     cat("convert: ", n, " values of ", q.name, " are more bytes than 64 bits count")};
     }
     return Error{Errc::invalid_argument,
                  cat("convert: the ", side, " has ", bytes, " bytes, but ", n, " values of ", q.name, " need ", *need)};
