@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/backend/cpu.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/backend/cpu_steps.h"
+
+namespace quern::engine {
+namespace {
+
+bool is_float(DType t) { return t == DType::F32 || t == DType::F16 || t == DType::BF16; }
+std::size_t pad64(std::size_t n) { return (n + 63) / 64 * 64; }
+
+constexpr ValueId kNone = 0xffff;
+/// Values that a step touches, to be turned into pointers once their places are known.
+struct StepValues {
+    ValueId in = kNone, in2 = kNone, in3 = kNone, out = kNone, part_out[3] = {kNone, kNone, kNone};
+    const Op* op = nullptr;   // the step's origin
+};
+
+/// Which forms of a value are wanted, and where they live.
+struct ValueState {
+    bool f32 = false, act = false;
+    std::optional<std::size_t> f32_buffer, act_buffer;   // index into Lowered::buffers
+};
+
+class CpuExecutable final : public Executable {
+public:
+    CpuExecutable(std::uint32_t bucket, std::vector<Step> steps) : bucket_(bucket), steps_(std::move(steps)) {}
+    std::uint32_t bucket() const override { return bucket_; }
+    const std::vector<Step>& steps() const { return steps_; }
+
+private:
+    std::uint32_t bucket_;
+    std::vector<Step> steps_;
+};
+
+}  // namespace
+
+/// Steps without pointers into the arena, and the buffers they need.
+struct CpuBackend::Lowered {
+    const CpuBackend& b;
+    std::uint32_t bucket;
+    std::vector<Step> steps;
+    std::vector<StepValues> values;
+    std::vector<ValueState> state;
+    std::vector<BufferLife> buffers;
+    std::optional<std::size_t> rope_buffer, partial_buffer;
+    std::size_t arena = 0;
+
+    Lowered(const CpuBackend& backend, std::uint32_t n) : b(backend), bucket(n), state(backend.args_.plan->values.size()) {}
+
+    const Hparams& h() const { return *b.args_.hparams; }
+    const Value& value(ValueId id) const { return b.args_.plan->values[id]; }
+    DType weight_type(Slot s, std::uint32_t layer) const {
+        return s == Slot::output ? b.args_.weights->output_matrix()->type : b.args_.weights->get(s, layer)->type;
+    }
+
+    Step& add(const StepKind& kind, StepValues v, const Op& op) {
+        Step s;
+        s.fn = kind.fn; s.count = kind.count; s.name = kind.name;
+        s.table = b.args_.table;
+        s.layer = op.layer;
+        s.output_rows = v.out != kNone && value(v.out).rows == Rows::outputs;
+        if (v.out != kNone) s.out.width = value(v.out).width;
+        steps.push_back(s);
+        v.op = &op;
+        values.push_back(v);
+        return steps.back();
+    }
+
+    void find_forms() {
+        for (const Op& op : b.args_.plan->ops) {
+            if (op.kind != OpKind::matmul) {
+                state[op.in].f32 = true;
+                if (op.kind == OpKind::rope_store) state[op.in2].f32 = state[op.in3].f32 = true;
+                if (op.kind == OpKind::glu) state[op.in2].f32 = true;
+                if (op.kind == OpKind::attention || op.kind == OpKind::embed) state[op.out].f32 = true;
+                continue;
+            }
+            for (std::uint32_t i = 0; i < op.n_parts; ++i) {
+                (is_float(weight_type(op.parts[i].weight, op.layer)) ? state[op.in].f32 : state[op.in].act) = true;
+                state[op.parts[i].out].f32 = true;
+            }
+        }
+        state[b.args_.plan->logits].f32 = false;   // written where the caller wants it
+    }
+
+    void lower_op(const Op& op) {
+        StepValues v;
+        v.in = op.in; v.out = op.out;
+        switch (op.kind) {
+            case OpKind::embed: {
+                v.in = kNone;
+                Step& s = add(kStepEmbed, v, op);
+                s.mapped_embedding = b.weights_.mapped_embedding();
+                StepValues rope;
+                Step& r = add(kStepRopeTable, rope, op);
+                r.angles = &b.angles_;
+                r.n_rot = h().rope.n_rot;
+                break;
+            }
+            case OpKind::rms_norm: {
+                Step& s = add(kStepNorm, v, op);
+                s.eps = h().rms_eps;
+                break;
+            }
+            case OpKind::matmul: lower_matmul(op); break;
+            case OpKind::rope_store: {
+                v.in2 = op.in2; v.in3 = op.in3; v.out = kNone;
+                Step& s = add(kStepRopeStore, v, op);
+                s.eps = h().rms_eps;
+                s.pairs = h().arch->rope_pairs;
+                set_heads(s);
+                break;
+            }
+            case OpKind::attention: lower_attention(op); break;
+            case OpKind::glu: {
+                v.in2 = op.in2;
+                add(kStepGlu, v, op).activation = h().arch->activation;
+                break;
+            }
+        }
+    }
+
+    void set_heads(Step& s) const {
+        s.n_head = h().n_head[s.layer]; s.n_head_kv = h().n_head_kv[s.layer];
+        s.head_dim = h().head_dim; s.n_rot = h().rope.n_rot;
+        s.window = h().window; s.attn_scale = h().attn_scale;
+        s.pages = b.args_.pages;
+        s.max_spans = b.args_.n_ctx / kernels::kAttnSpan + 1;
+    }
+
+    void lower_attention(const Op& op) {
+        StepValues v;
+        v.in = op.in; v.out = op.out;
+        if (bucket == 1) {
+            set_heads(add(kStepAttentionSplit, v, op));
+            set_heads(add(kStepAttentionMerge, v, op));
+        } else {
+            set_heads(add(kStepAttention, v, op));
+        }
+        if (state[op.out].act) {
+            v.in = op.out;
+            add(kStepRound, v, op);
+        }
+    }
+
+    void lower_matmul(const Op& op) {
+        StepValues v;
+        v.in = op.in;
+        for (std::uint32_t i = 0; i < op.n_parts; ++i) v.part_out[i] = op.parts[i].out;
+        Step& s = add(kStepMatmul, v, op);
+        s.output_rows = value(op.in).rows == Rows::outputs;
+        s.n_parts = op.n_parts;
+        std::uint32_t panels = 0;
+        for (std::uint32_t i = 0; i < op.n_parts; ++i) {
+            const MatmulPart& p = op.parts[i];
+            const gguf::Tensor& t = p.weight == Slot::output ? *b.args_.weights->output_matrix() : *b.args_.weights->get(p.weight, op.layer);
+            s.parts[i].add = p.add;
+            s.parts[i].rounded = !is_float(t.type);
+            s.parts[i].w.type = t.type;
+            s.parts[i].w.n_k = static_cast<std::uint32_t>(t.ne[0]);
+            s.parts[i].kernel = b.args_.table->matmul[kernels::type_index(t.type)];
+            panels += static_cast<std::uint32_t>((t.ne[1] + kernels::kLanes - 1) / kernels::kLanes);
+        }
+        // About eight units a thread: enough to even out threads of unequal speed, few enough to be cheap to hand out.
+        const std::uint32_t per = std::clamp((panels / (b.args_.pool->size() * 8) + 1) / 2 * 2, 2u, 64u);
+        for (std::uint32_t i = 0; i < op.n_parts; ++i) s.parts[i].panels_per_unit = per;
+    }
+
+    /// Lives of all buffers, and their places.
+    void place() {
+        const auto extend = [&](std::optional<std::size_t>& slot, std::size_t bytes, std::uint32_t at) {
+            if (!slot) { slot = buffers.size(); buffers.push_back({bytes, at, at}); }
+            buffers[*slot].last = at;
+        };
+        const auto touch = [&](ValueId id, std::uint32_t at) {
+            if (id == kNone) return;
+            const Value& v = value(id);
+            if (state[id].f32) extend(state[id].f32_buffer, bucket * pad64(std::size_t{v.width} * sizeof(float)), at);
+            if (state[id].act) extend(state[id].act_buffer, bucket * kernels::ActLayout(v.width).bytes, at);
+        };
+        for (std::uint32_t i = 0; i < steps.size(); ++i) {
+            const StepValues& v = values[i];
+            for (const ValueId id : {v.in, v.in2, v.in3, v.out, v.part_out[0], v.part_out[1], v.part_out[2]}) touch(id, i);
+            const Step& s = steps[i];
+            if (s.fn == kStepRopeTable.fn || s.fn == kStepRopeStore.fn)
+                extend(rope_buffer, bucket * pad64(std::size_t{h().rope.n_rot} * sizeof(float)), i);
+            if (s.fn == kStepAttentionSplit.fn || s.fn == kStepAttentionMerge.fn)
+                extend(partial_buffer, std::size_t{h().max_head()} * (b.args_.n_ctx / kernels::kAttnSpan + 1) * (h().head_dim + 2) * sizeof(float), i);
+        }
+        arena = place_buffers(buffers);
+    }
+
+    ValueBuffers bind(ValueId id, std::byte* base) const {
+        if (id == kNone) return {};
+        ValueBuffers out;
+        out.width = value(id).width;
+        out.f32_stride = pad64(std::size_t{out.width} * sizeof(float)) / sizeof(float);
+        out.act_stride = kernels::ActLayout(out.width).bytes;
+        if (state[id].f32_buffer) out.f32 = reinterpret_cast<float*>(base + buffers[*state[id].f32_buffer].offset);
+        if (state[id].act_buffer) out.act = base + buffers[*state[id].act_buffer].offset;
+        return out;
+    }
+
+    /// Pointers into the arena and the packed weights.
+    void bind_all(std::byte* base) {
+        for (std::size_t i = 0; i < steps.size(); ++i) {
+            Step& s = steps[i];
+            const StepValues& v = values[i];
+            s.in = bind(v.in, base); s.in2 = bind(v.in2, base); s.in3 = bind(v.in3, base); s.out = bind(v.out, base);
+            for (std::uint32_t p = 0; p < s.n_parts; ++p) s.parts[p].out = bind(v.part_out[p], base);
+            if (rope_buffer) s.rope_table = reinterpret_cast<float*>(base + buffers[*rope_buffer].offset);
+            if (partial_buffer) s.partials = reinterpret_cast<float*>(base + buffers[*partial_buffer].offset);
+            bind_weights(s, *v.op);
+        }
+    }
+
+    void bind_weights(Step& s, const Op& op) const {
+        const CpuWeights& w = b.weights_;
+        if (s.fn == kStepEmbed.fn && !s.mapped_embedding) s.embedding = w.matrix(Slot::token_embd, 0);
+        if (s.fn == kStepNorm.fn) s.weight = w.vector(op.weight, op.layer);
+        if (s.fn == kStepRopeStore.fn) {
+            s.weight = w.vector(Slot::attn_q_norm, op.layer);
+            s.weight2 = w.vector(Slot::attn_k_norm, op.layer);
+        }
+        for (std::uint32_t i = 0; i < s.n_parts; ++i) {
+            s.parts[i].w = w.matrix(op.parts[i].weight, op.layer);
+            s.parts[i].bias = w.vector(op.parts[i].bias, op.layer);
+        }
+    }
+};
+
+CpuBackend::CpuBackend(const CpuBackendArgs& args) : args_(args), weights_(*args.file, *args.weights), n_threads_(args.pool->size()) {}
+CpuBackend::~CpuBackend() = default;
+
+std::string CpuBackend::name() const { return std::string("cpu/") + args_.table->name; }
+
+bool CpuBackend::supports(OpKind, DType weight) const { return args_.table->matmul[kernels::type_index(weight)] != nullptr; }
+
+CpuBackend::Lowered CpuBackend::lower(std::uint32_t bucket) const {
+    Lowered l(*this, bucket);
+    l.find_forms();
+    for (const Op& op : args_.plan->ops) l.lower_op(op);
+    l.place();
+    return l;
+}
+
+std::size_t CpuBackend::arena_bytes() const { return std::max(lower(args_.max_bucket).arena, lower(1).arena); }
+
+BackendMemory CpuBackend::estimate() const {
+    const Lowered l = lower(1);
+    const std::size_t wide = lower(args_.max_bucket).arena;
+    const std::size_t scratch = std::max(step_scratch_bytes(l.steps), step_scratch_bytes(lower(args_.max_bucket).steps));
+    return {weights_.packed_bytes(), weights_.mapped_bytes(), std::max(wide, l.arena) + scratch * args_.pool->size()};
+}
+
+Status CpuBackend::prepare(const PrepareProgress& progress) {
+    if (auto s = weights_.pack(*args_.pool, progress); !s) return s;
+    angles_ = rope_angles(args_.hparams->rope, args_.weights->get(Slot::rope_freqs, 0) ? weights_.vector_values(Slot::rope_freqs, 0) : std::span<const float>{});
+    scratch_stride_ = std::max(step_scratch_bytes(lower(1).steps), step_scratch_bytes(lower(args_.max_bucket).steps));
+    auto arena = Mapping::create(arena_bytes(), "activation buffers", {.huge_pages = true});
+    if (!arena) return std::move(arena).error();
+    arena_ = std::move(*arena);
+    auto scratch = Mapping::create(scratch_stride_ * args_.pool->size(), "thread scratch", {.huge_pages = true});
+    if (!scratch) return std::move(scratch).error();
+    scratch_ = std::move(*scratch);
+    return {};
+}
+
+Result<std::unique_ptr<Executable>> CpuBackend::compile(std::uint32_t bucket) {
+    Lowered l = lower(bucket);
+    if (bucket > args_.max_bucket || l.arena > arena_.size())
+        return Error{Errc::internal, "a batch bucket of " + std::to_string(bucket) + " needs more than the arena's " + std::to_string(arena_.size()) + " bytes"};
+    l.bind_all(arena_.data());
+    return std::unique_ptr<Executable>(new CpuExecutable(bucket, std::move(l.steps)));
+}
+
+namespace {
+
+struct RunContext {
+    const std::vector<Step>* steps;
+    CpuRun run;
+    ThreadPool* pool;
+    std::byte* scratch;
+    std::size_t scratch_stride;
+};
+
+void run_worker(void* context, Worker worker) {
+    RunContext& c = *static_cast<RunContext*>(context);
+    std::byte* scratch = c.scratch + worker.index * c.scratch_stride;
+    std::uint32_t turn = 0;   // alternates the pool's two counters over the steps that have work
+    for (const Step& s : *c.steps) {
+        const std::uint32_t n = s.count(s, c.run);
+        if (n == 0) continue;
+        // Nobody draws from the other counter now: all passed the barrier behind the step that used it.
+        if (worker.index == 0) c.pool->reset_counter(1 - turn);
+        for (std::uint32_t unit; (unit = c.pool->next(turn)) < n;) s.fn(s, c.run, unit, scratch);
+        c.pool->barrier(worker);
+        turn = 1 - turn;
+    }
+}
+
+}  // namespace
+
+Status CpuBackend::run(Executable& executable, const RunArgs& args) {
+    const auto& e = static_cast<const CpuExecutable&>(executable);
+    RunContext c{&e.steps(), {&args, n_threads_}, args_.pool, scratch_.data(), scratch_stride_};
+    args_.pool->reset_counter(0);
+    args_.pool->reset_counter(1);
+    args_.pool->run(run_worker, &c, n_threads_);
+    return {};
+}
+
+BackendMemory CpuBackend::memory() const { return {weights_.packed_bytes(), weights_.mapped_bytes(), arena_.size() + scratch_.size()}; }
+
+}  // namespace quern::engine

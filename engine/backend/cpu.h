@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU backend: lowers a plan to steps that all threads of the pool walk together.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu_weights.h"
+
+namespace quern::engine {
+
+/// What a CPU backend stands on; everything outlives it.
+struct CpuBackendArgs {
+    const gguf::File* file = nullptr;
+    const Hparams* hparams = nullptr;
+    const Weights* weights = nullptr;
+    const Plan* plan = nullptr;
+    PagePool* pages = nullptr;
+    ThreadPool* pool = nullptr;
+    const kernels::KernelTable* table = nullptr;
+    std::uint32_t n_ctx = 0;      // longest sequence
+    std::uint32_t max_bucket = 1; // largest batch that will be compiled for
+};
+
+class CpuBackend final : public Backend {
+public:
+    explicit CpuBackend(const CpuBackendArgs& args);
+    ~CpuBackend() override;
+
+    std::string name() const override;
+    bool supports(OpKind op, DType weight) const override;
+    BackendMemory estimate() const override;
+    Status prepare(const PrepareProgress& progress) override;
+    Result<std::unique_ptr<Executable>> compile(std::uint32_t bucket) override;
+    Status run(Executable& executable, const RunArgs& args) override;
+    BackendMemory memory() const override;
+
+    /// Threads that take part in the next runs, 1 .. pool size.
+    void set_threads(std::uint32_t n) { n_threads_ = n; }
+    std::uint32_t threads() const { return n_threads_; }
+
+private:
+    struct Lowered;
+    Lowered lower(std::uint32_t bucket) const;
+    std::size_t arena_bytes() const;
+
+    CpuBackendArgs args_;
+    CpuWeights weights_;
+    RopeAngles angles_;
+    Mapping arena_, scratch_;          // shared by all executables; scratch_ has one stretch a thread
+    std::size_t scratch_stride_ = 0;
+    std::uint32_t n_threads_ = 1;
+};
+
+}  // namespace quern::engine

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/backend/cpu_steps.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace quern::engine {
+namespace {
+
+using kernels::kAttnSpan;
+using kernels::kLanes;
+
+std::uint32_t n_rows(const Step& s, const CpuRun& r) {
+    return static_cast<std::uint32_t>(s.output_rows ? r.args->outputs.size() : r.args->tokens.size());
+}
+std::uint32_t count_rows(const Step& s, const CpuRun& r) { return n_rows(s, r); }
+
+float* row(const ValueBuffers& v, std::size_t i) { return v.f32 + i * v.f32_stride; }
+void round_row(const Step& s, const float* x, std::size_t i) {
+    if (s.out.act) s.table->quantize_act(x, s.out.width, s.out.act + i * s.out.act_stride);
+}
+
+/// Bytes of n floats, rounded up so that what follows is 64-byte aligned.
+std::size_t float_bytes(std::size_t n) { return (n * sizeof(float) + 63) / 64 * 64; }
+
+void embed(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    const auto token = static_cast<std::uint32_t>(r.args->tokens[unit]);
+    if (s.mapped_embedding) {
+        const gguf::Tensor& t = *s.mapped_embedding;
+        const std::size_t row_bytes = t.data.size() / t.ne[1];
+        info(t.type).decode(t.data.data() + token * row_bytes, row(s.out, unit), t.ne[0]);
+        return;
+    }
+    const PackedMatrix& m = s.embedding;
+    s.table->unpack_row[kernels::type_index(m.type)](m.panels + token / kLanes * m.panel_stride, token % kLanes, m.n_k, row(s.out, unit));
+}
+
+void rope_table(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    const SeqChunk* c = r.args->chunks.data();
+    while (unit >= c->first + c->n_tokens) ++c;
+    const double pos = c->pos0 + static_cast<double>(unit - c->first);
+    float* cs = s.rope_table + std::size_t{unit} * s.n_rot;
+    for (std::uint32_t i = 0; i < s.n_rot / 2; ++i) {
+        const double a = pos * s.angles->freq[i];
+        cs[2 * i] = static_cast<float>(std::cos(a) * s.angles->magnitude);
+        cs[2 * i + 1] = static_cast<float>(std::sin(a) * s.angles->magnitude);
+    }
+}
+
+void norm(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
+    const std::size_t from = s.output_rows ? r.args->outputs[unit] : unit;
+    float* out = s.out.f32 ? row(s.out, unit) : reinterpret_cast<float*>(scratch);
+    s.table->rms_norm(row(s.in, from), s.weight, s.eps, s.out.width, out);
+    round_row(s, out, unit);
+}
+
+// --- Matmul: a unit is a stretch of panels of one part, over all columns. ---
+
+std::uint32_t units_of(const StepPart& p) { return (p.w.n_panels() + p.panels_per_unit - 1) / p.panels_per_unit; }
+
+std::uint32_t count_matmul(const Step& s, const CpuRun& r) {
+    if (n_rows(s, r) == 0) return 0;
+    std::uint32_t n = 0;
+    for (std::uint32_t i = 0; i < s.n_parts; ++i) n += units_of(s.parts[i]);
+    return n;
+}
+
+void matmul(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
+    const StepPart* p = s.parts;
+    while (unit >= units_of(*p)) unit -= units_of(*p++);
+    const std::uint32_t panel = unit * p->panels_per_unit, first_row = panel * kLanes;
+    kernels::MatmulArgs a;
+    a.w = p->w.panels + panel * p->w.panel_stride;
+    a.panel_stride = p->w.panel_stride;
+    a.n_rows = std::min(p->w.n_rows - first_row, p->panels_per_unit * kLanes);
+    a.n_k = p->w.n_k;
+    a.x = p->rounded ? s.in.act : reinterpret_cast<const std::byte*>(s.in.f32);
+    a.x_stride = p->rounded ? s.in.act_stride : s.in.f32_stride * sizeof(float);
+    a.n_cols = n_rows(s, r);
+    a.y = (p->out.f32 ? p->out.f32 : r.args->logits) + first_row;
+    a.y_stride = p->out.f32 ? p->out.f32_stride : r.args->logits_stride;
+    a.bias = p->bias ? p->bias + first_row : nullptr;
+    a.add = p->add;
+    a.scratch = scratch;
+    p->kernel(a);
+}
+
+// --- Rotation and store: a unit is up to 16 tokens of one chunk. ---
+
+struct Tile { const SeqChunk* chunk; std::uint32_t first, n; };   // first: within the chunk
+
+std::uint32_t tiles_of(const SeqChunk& c, std::uint32_t tile) { return (c.n_tokens + tile - 1) / tile; }
+
+std::uint32_t count_tiles(const CpuRun& r, std::uint32_t tile) {
+    std::uint32_t n = 0;
+    for (const SeqChunk& c : r.args->chunks) n += tiles_of(c, tile);
+    return n;
+}
+
+Tile find_tile(const CpuRun& r, std::uint32_t index, std::uint32_t tile) {
+    const SeqChunk* c = r.args->chunks.data();
+    while (index >= tiles_of(*c, tile)) index -= tiles_of(*c++, tile);
+    return {c, index * tile, std::min(tile, c->n_tokens - index * tile)};
+}
+
+std::uint32_t count_rope(const Step&, const CpuRun& r) { return count_tiles(r, kLanes); }
+
+void rope_store(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    const Tile t = find_tile(r, unit, kLanes);
+    const auto rotate = s.pairs == RopePairs::norm ? s.table->rope_norm : s.table->rope_neox;
+    for (std::uint32_t i = 0; i < t.n; ++i) {
+        const std::size_t token = t.chunk->first + t.first + i;
+        const float* cs = s.rope_table + token * s.n_rot;
+        for (std::uint32_t which = 0; which < 2; ++which) {
+            float* x = row(which ? s.in2 : s.in, token);
+            const std::uint32_t heads = which ? s.n_head_kv : s.n_head;
+            if (const float* w = which ? s.weight2 : s.weight)
+                for (std::uint32_t hd = 0; hd < heads; ++hd) s.table->rms_norm(x + hd * s.head_dim, w, s.eps, s.head_dim, x + hd * s.head_dim);
+            rotate(x, heads, s.head_dim, s.n_rot, cs);
+        }
+    }
+    const std::size_t token = t.chunk->first + t.first;
+    for (std::uint32_t hd = 0; hd < s.n_head_kv; ++hd) {
+        kernels::KvStoreArgs a;
+        a.kv = s.pages->view(s.layer, hd, t.chunk->pages);
+        a.k = row(s.in2, token) + hd * s.head_dim;
+        a.v = row(s.in3, token) + hd * s.head_dim;
+        a.k_stride = s.in2.f32_stride;
+        a.v_stride = s.in3.f32_stride;
+        a.n_tokens = t.n;
+        a.pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
+        s.table->kv_store[static_cast<int>(s.pages->shape().format)](a);
+    }
+}
+
+// --- Attention: a unit is one KV head and a tile of tokens; spans are merged in ascending order, always. ---
+
+std::uint32_t tile_tokens(const Step& s) { return std::max(1u, kernels::kAttnMaxRows / (s.n_head / s.n_head_kv)); }
+
+/// Positions [begin, end) that rows from pos0 to pos_last can see, by spans.
+struct Spans { std::int32_t first, count; };
+Spans spans_of(const Step& s, std::int32_t pos0, std::int32_t pos_last) {
+    const std::int32_t span = kAttnSpan;
+    const std::int32_t from = s.window ? std::max(0, pos0 - static_cast<std::int32_t>(s.window) + 1) / span : 0;
+    return {from, pos_last / span + 1 - from};
+}
+
+kernels::AttnArgs attention_args(const Step& s, const Tile& t, std::uint32_t head_kv, std::byte* scratch) {
+    const std::uint32_t n_rep = s.n_head / s.n_head_kv;
+    kernels::AttnArgs a{};
+    a.kv = s.pages->view(s.layer, head_kv, t.chunk->pages);
+    a.q = row(s.in, t.chunk->first + t.first) + std::size_t{head_kv} * n_rep * s.head_dim;
+    a.q_stride = s.in.f32_stride;
+    a.n_tokens = t.n;
+    a.n_rep = n_rep;
+    a.pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
+    a.window = static_cast<std::int32_t>(s.window);
+    a.scale = s.attn_scale;
+    a.softcap = 0;
+    a.scratch = scratch;
+    return a;
+}
+
+void set_span(kernels::AttnArgs& a, std::int32_t span) {
+    a.begin = span * static_cast<std::int32_t>(kAttnSpan);
+    a.end = std::min(a.begin + static_cast<std::int32_t>(kAttnSpan), a.pos0 + static_cast<std::int32_t>(a.n_tokens));
+}
+
+std::uint32_t count_attention(const Step& s, const CpuRun& r) { return count_tiles(r, tile_tokens(s)) * s.n_head_kv; }
+
+void attention(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
+    // Late tokens see most: they go first, so that the last units to finish are small.
+    const std::uint32_t tiles = count_tiles(r, tile_tokens(s));
+    const Tile t = find_tile(r, tiles - 1 - unit / s.n_head_kv, tile_tokens(s));
+    const std::uint32_t head_kv = unit % s.n_head_kv;
+    kernels::AttnArgs a = attention_args(s, t, head_kv, scratch);
+    const std::uint32_t rows = a.n_tokens * a.n_rep;
+    auto* acc = reinterpret_cast<float*>(scratch + kernels::kAttnScratch);
+    float* acc_ml = acc + std::size_t{kernels::kAttnMaxRows} * s.head_dim;
+    float* part = acc_ml + 2 * kernels::kAttnMaxRows;
+    float* part_ml = part + std::size_t{kernels::kAttnMaxRows} * s.head_dim;
+    a.out_stride = s.head_dim;
+    const auto kernel = s.table->attention[static_cast<int>(s.pages->shape().format)];
+    const Spans spans = spans_of(s, a.pos0, a.pos0 + static_cast<std::int32_t>(t.n) - 1);
+    for (std::int32_t i = 0; i < spans.count; ++i) {
+        set_span(a, spans.first + i);
+        a.out = i ? part : acc;
+        a.ml = i ? part_ml : acc_ml;
+        kernel(a);
+        if (i) s.table->attn_merge(acc, acc_ml, part, part_ml, rows, s.head_dim, s.head_dim);
+    }
+    for (std::uint32_t i = 0; i < t.n; ++i)
+        s.table->attn_finish(acc + std::size_t{i} * a.n_rep * s.head_dim, acc_ml + 2 * i * a.n_rep, a.n_rep, s.head_dim, s.head_dim,
+                             row(s.out, t.chunk->first + t.first + i) + std::size_t{head_kv} * a.n_rep * s.head_dim, s.head_dim);
+}
+
+// Split attention, for a single token: a unit is one KV head and one span; a second step merges.
+
+Tile only_token(const CpuRun& r) { return {&r.args->chunks[0], 0, 1}; }
+float* partial(const Step& s, std::uint32_t head_kv, std::uint32_t span) {
+    const std::size_t n_rep = s.n_head / s.n_head_kv;
+    return s.partials + (std::size_t{head_kv} * s.max_spans + span) * n_rep * (s.head_dim + 2);
+}
+
+std::uint32_t count_split(const Step& s, const CpuRun& r) {
+    const std::int32_t pos = r.args->chunks[0].pos0;
+    return s.n_head_kv * static_cast<std::uint32_t>(spans_of(s, pos, pos).count);
+}
+
+void attention_split(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
+    const Tile t = only_token(r);
+    kernels::AttnArgs a = attention_args(s, t, unit % s.n_head_kv, scratch);
+    const std::uint32_t span = unit / s.n_head_kv;
+    set_span(a, spans_of(s, a.pos0, a.pos0).first + static_cast<std::int32_t>(span));
+    a.out = partial(s, unit % s.n_head_kv, span);
+    a.out_stride = s.head_dim;
+    a.ml = a.out + std::size_t{a.n_rep} * s.head_dim;
+    s.table->attention[static_cast<int>(s.pages->shape().format)](a);
+}
+
+std::uint32_t count_heads_kv(const Step& s, const CpuRun&) { return s.n_head_kv; }
+
+void attention_merge(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    const std::int32_t pos = r.args->chunks[0].pos0;
+    const std::uint32_t n_rep = s.n_head / s.n_head_kv;
+    const auto spans = static_cast<std::uint32_t>(spans_of(s, pos, pos).count);
+    float* acc = partial(s, unit, 0);
+    float* ml = acc + std::size_t{n_rep} * s.head_dim;
+    for (std::uint32_t i = 1; i < spans; ++i) {
+        const float* b = partial(s, unit, i);
+        s.table->attn_merge(acc, ml, b, b + std::size_t{n_rep} * s.head_dim, n_rep, s.head_dim, s.head_dim);
+    }
+    s.table->attn_finish(acc, ml, n_rep, s.head_dim, s.head_dim, s.out.f32 + std::size_t{unit} * n_rep * s.head_dim, s.head_dim);
+}
+
+void round_value(const Step& s, const CpuRun&, std::uint32_t unit, std::byte*) { round_row(s, row(s.out, unit), unit); }
+
+void glu(const Step& s, const CpuRun&, std::uint32_t unit, std::byte* scratch) {
+    float* out = s.out.f32 ? row(s.out, unit) : reinterpret_cast<float*>(scratch);
+    (s.activation == Activation::swiglu ? s.table->swiglu : s.table->geglu)(row(s.in, unit), row(s.in2, unit), s.out.width, out);
+    round_row(s, out, unit);
+}
+
+}  // namespace
+
+const StepKind kStepEmbed{embed, count_rows, "embed"};
+const StepKind kStepRopeTable{rope_table, count_rows, "rope table"};
+const StepKind kStepNorm{norm, count_rows, "norm"};
+const StepKind kStepMatmul{matmul, count_matmul, "matmul"};
+const StepKind kStepRopeStore{rope_store, count_rope, "rope and store"};
+const StepKind kStepAttention{attention, count_attention, "attention"};
+const StepKind kStepAttentionSplit{attention_split, count_split, "attention, split"};
+const StepKind kStepAttentionMerge{attention_merge, count_heads_kv, "attention, merge"};
+const StepKind kStepRound{round_value, count_rows, "round"};
+const StepKind kStepGlu{glu, count_rows, "glu"};
+
+std::size_t step_scratch_bytes(const std::vector<Step>& steps) {
+    std::size_t need = 64;
+    for (const Step& s : steps) {
+        need = std::max(need, float_bytes(s.out.width));
+        if (s.fn == attention || s.fn == attention_split)
+            need = std::max(need, kernels::kAttnScratch + float_bytes(2 * kernels::kAttnMaxRows * (std::size_t{s.head_dim} + 2)));
+        for (std::uint32_t i = 0; i < s.n_parts; ++i)
+            need = std::max(need, s.table->matmul_scratch[kernels::type_index(s.parts[i].w.type)](s.parts[i].w.n_k));
+    }
+    return (need + 127) / 128 * 128;
+}
+
+}  // namespace quern::engine

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/backend/cpu_weights.h"
+
+#include <algorithm>
+
+namespace quern::engine {
+namespace {
+
+// Source bytes packed before their pages go back to the system: bounds what load holds beyond the model itself.
+constexpr std::uint64_t kReleaseBytes = 32u << 20;
+
+std::uint64_t packed_size(const gguf::Tensor& t) {
+    const std::uint64_t panels = (t.ne[1] + kernels::kLanes - 1) / kernels::kLanes;
+    return panels * kernels::panel_bytes(t.type, static_cast<std::uint32_t>(t.ne[0]));
+}
+
+struct PackJob {
+    const gguf::Tensor* tensor;
+    std::size_t row_bytes;
+    std::uint64_t first_panel, n_panels;
+    PackedMatrix* out;
+    std::byte* panels;
+    ThreadPool* pool;
+};
+
+void pack_worker(void* context, Worker worker) {
+    PackJob& job = *static_cast<PackJob*>(context);
+    constexpr std::uint64_t kChunk = 4;
+    // Static shares: every thread reads its own stretch of the file.
+    const std::uint64_t per = (job.n_panels + worker.n_threads - 1) / worker.n_threads;
+    const std::uint64_t end = std::min(job.n_panels, (worker.index + 1) * per);
+    for (std::uint64_t p = worker.index * per; p < end; p += kChunk)
+        for (std::uint64_t i = p; i < std::min(end, p + kChunk); ++i) {
+            const std::uint64_t panel = job.first_panel + i, row = panel * kernels::kLanes;
+            const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(kernels::kLanes, job.tensor->ne[1] - row));
+            kernels::pack_panel(job.tensor->type, job.tensor->data.data() + row * job.row_bytes, job.row_bytes, rows,
+                                job.out->n_k, job.panels + panel * job.out->panel_stride);
+        }
+}
+
+}  // namespace
+
+template <class Fn>
+void CpuWeights::each_tensor(Fn&& fn) const {
+    const auto visit = [&](const gguf::Tensor* t, Slot s, std::uint32_t layer) {
+        if (t && !(s == Slot::token_embd && mapped_embedding())) fn(*t, s, layer);
+    };
+    for (std::size_t s = 0; s < static_cast<std::size_t>(kFirstLayerSlot); ++s)
+        visit(weights_.global[s], static_cast<Slot>(s), 0);
+    for (std::uint32_t l = 0; l < weights_.layers.size(); ++l)
+        for (std::size_t s = static_cast<std::size_t>(kFirstLayerSlot); s < kSlots; ++s)
+            visit(weights_.layers[l][s], static_cast<Slot>(s), l);
+}
+
+const gguf::Tensor* CpuWeights::mapped_embedding() const {
+    return weights_.get(Slot::output, 0) ? weights_.get(Slot::token_embd, 0) : nullptr;
+}
+
+std::uint64_t CpuWeights::packed_bytes() const {
+    std::uint64_t n = 0;
+    each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t) { n += is_vector(s) ? t.n_elements() * sizeof(float) : packed_size(t); });
+    return n;
+}
+
+std::uint64_t CpuWeights::mapped_bytes() const {
+    const gguf::Tensor* t = mapped_embedding();
+    return t ? t->data.size() : 0;
+}
+
+const float* CpuWeights::vector(Slot s, std::uint32_t layer) const {
+    if (s == Slot::count) return nullptr;
+    const auto& v = vectors_[index(s, layer)];
+    return v.empty() ? nullptr : v.data();
+}
+
+Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
+    const std::size_t slots = std::max<std::size_t>(1, weights_.layers.size()) * kSlots;
+    matrices_.assign(slots, {});
+    vectors_.assign(slots, {});
+    std::uint64_t matrix_bytes = 0, total = 0, done = 0;
+    each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t) {
+        total += t.data.size();
+        if (!is_vector(s)) matrix_bytes += packed_size(t);
+    });
+    auto memory = Mapping::create(matrix_bytes, "packed weights", {.huge_pages = true});
+    if (!memory) return std::move(memory).error();
+    memory_ = std::move(*memory);
+    std::byte* at = memory_.data();
+    bool cancelled = false;
+    each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t l) {
+        if (cancelled) return;
+        if (is_vector(s)) {
+            vectors_[index(s, l)] = read_vector(t);
+        } else {
+            PackedMatrix& m = matrices_[index(s, l)];
+            m = {t.type, static_cast<std::uint32_t>(t.ne[1]), static_cast<std::uint32_t>(t.ne[0]), at,
+                 kernels::panel_bytes(t.type, static_cast<std::uint32_t>(t.ne[0]))};
+            const std::size_t row_bytes = t.data.size() / t.ne[1];
+            const std::uint64_t batch = std::max<std::uint64_t>(1, kReleaseBytes / (row_bytes * kernels::kLanes));
+            for (std::uint64_t p = 0; p < m.n_panels() && !cancelled; p += batch) {
+                PackJob job{&t, row_bytes, p, std::min<std::uint64_t>(batch, m.n_panels() - p), &m, at, &pool};
+                pool.run(pack_worker, &job, pool.size());
+                const std::uint64_t from = p * kernels::kLanes * row_bytes;
+                const std::uint64_t to = std::min<std::uint64_t>(t.data.size(), (p + batch) * kernels::kLanes * row_bytes);
+                if (t.split < file_.mappings().size()) file_.mappings()[t.split]->release(t.data.subspan(from, to - from));
+                if (progress && !progress(done + to, total)) cancelled = true;
+            }
+            at += m.n_panels() * m.panel_stride;
+        }
+        done += t.data.size();
+    });
+    if (cancelled) return Error{Errc::cancelled, "loading was cancelled"};
+    if (!weights_.get(Slot::output, 0)) matrices_[index(Slot::output, 0)] = matrices_[index(Slot::token_embd, 0)];
+    return {};
+}
+
+}  // namespace quern::engine

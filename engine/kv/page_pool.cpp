@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kv/page_pool.h"
+
+#include <cassert>
+#include <limits>
+#include <string>
+
+namespace quern::engine {
+
+std::size_t KvShape::page_bytes() const {
+    std::size_t heads = 0;
+    for (const std::uint32_t n : n_head_kv) heads += n;
+    return heads * head_bytes();
+}
+
+Result<std::unique_ptr<PagePool>> PagePool::create(KvShape shape, std::uint64_t n_tokens) {
+    const std::uint64_t pages = (n_tokens + shape.page_tokens - 1) / shape.page_tokens;
+    if (pages == 0 || pages > (1u << 28) || pages > std::numeric_limits<std::size_t>::max() / 2 / shape.page_bytes())
+        return Error{Errc::invalid_argument, "a KV cache of " + std::to_string(n_tokens) + " tokens cannot be made; choose a context between 1 and 2^30"};
+    std::unique_ptr<PagePool> p(new PagePool);
+    p->shape_ = std::move(shape);
+    p->n_pages_ = static_cast<std::uint32_t>(pages);
+    auto memory = Mapping::create(p->capacity_bytes(), "a KV cache of " + std::to_string(n_tokens) + " tokens");
+    if (!memory) return std::move(memory).error();
+    p->memory_ = std::move(*memory);
+    std::size_t offset = 0;
+    for (const std::uint32_t n : p->shape_.n_head_kv) {
+        p->layer_offset_.push_back(offset);
+        offset += pages * n * p->shape_.head_bytes();
+    }
+    p->references_.assign(pages, 0);
+    p->free_.reserve(pages);
+    for (std::uint32_t i = p->n_pages_; i-- > 0;) p->free_.push_back(i);
+    return p;
+}
+
+std::uint32_t PagePool::n_free() const {
+    std::lock_guard lock(mutex_);
+    return static_cast<std::uint32_t>(free_.size());
+}
+
+bool PagePool::take(std::uint32_t n, std::vector<std::uint32_t>& table) {
+    std::lock_guard lock(mutex_);
+    if (free_.size() < n) return false;
+    for (std::uint32_t i = 0; i < n; ++i) {
+        references_[free_.back()] = 1;
+        table.push_back(free_.back());
+        free_.pop_back();
+    }
+    return true;
+}
+
+void PagePool::add_reference(std::uint32_t page) {
+    std::lock_guard lock(mutex_);
+    assert(references_[page] > 0);
+    ++references_[page];
+}
+
+void PagePool::release(std::uint32_t page) {
+    std::lock_guard lock(mutex_);
+    assert(references_[page] > 0);
+    if (--references_[page] == 0) free_.push_back(page);
+}
+
+kernels::KvHeadView PagePool::view(std::uint32_t layer, std::uint32_t head, const std::uint32_t* pages) const {
+    kernels::KvHeadView v;
+    v.base = memory_.data() + layer_offset_[layer];
+    v.pages = pages;
+    v.page_stride = shape_.n_head_kv[layer] * shape_.head_bytes();
+    v.k_offset = head * shape_.head_bytes();
+    v.v_offset = v.k_offset + shape_.page_tokens * shape_.head_dim * shape_.element_bytes();
+    v.page_tokens = shape_.page_tokens;
+    v.head_dim = shape_.head_dim;
+    return v;
+}
+
+}  // namespace quern::engine

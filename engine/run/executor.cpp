@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/run/executor.h"
+
+#include <algorithm>
+
+namespace quern::engine {
+namespace {
+
+constexpr std::uint32_t kBuckets[] = {1, 8, 32, 128, 512, 1024, 2048, 4096};
+constexpr std::uint32_t kSmallestContext = 256;   // what allow_smaller_context never goes below
+
+}  // namespace
+
+Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o) {
+    KvShape shape;
+    shape.format = o.kv_format;
+    shape.head_dim = hparams_.head_dim;
+    shape.n_head_kv = hparams_.n_head_kv;
+    n_ctx_ = o.n_ctx ? o.n_ctx : hparams_.n_ctx_train;
+
+    CpuBackendArgs args;
+    args.file = &file; args.hparams = &hparams_; args.weights = &weights_; args.plan = &plan_;
+    args.pool = pool_.get(); args.table = table_; args.max_bucket = n_batch_;
+    const auto need = [&](std::uint32_t n_ctx) {
+        args.n_ctx = n_ctx;
+        const BackendMemory m = CpuBackend(args).estimate();
+        const std::uint64_t pages = (std::uint64_t{n_ctx} + shape.page_tokens - 1) / shape.page_tokens;
+        return std::pair(m, pages * shape.page_bytes());
+    };
+    auto [fixed, kv] = need(n_ctx_);
+    const auto total = [&] { return fixed.weights_packed + fixed.weights_mapped + fixed.buffers + kv; };
+    if (o.memory_limit && total() > o.memory_limit) {
+        const std::string numbers = "weights " + format_bytes(fixed.weights_packed + fixed.weights_mapped) + ", KV cache " + format_bytes(kv) + " for " + std::to_string(n_ctx_) +
+                                    " tokens, buffers " + format_bytes(fixed.buffers) + ": " + format_bytes(total()) + " in all, the limit is " + format_bytes(o.memory_limit);
+        while (o.allow_smaller_context && total() > o.memory_limit && n_ctx_ > kSmallestContext) {
+            n_ctx_ = std::max(kSmallestContext, n_ctx_ / 16 * 15 / 16 * 16);
+            std::tie(fixed, kv) = need(n_ctx_);
+        }
+        if (total() > o.memory_limit)
+            return Error{Errc::out_of_memory, file.path() + " does not fit the memory limit (" + numbers + "); raise the limit, lower the context" +
+                                                  (o.allow_smaller_context ? "" : " or allow a smaller one") + ", or take a smaller quantization"};
+        if (o.log) o.log("context shrunk to " + std::to_string(n_ctx_) + " tokens to stay within the memory limit (" + numbers + ")");
+    }
+    auto pages = PagePool::create(shape, n_ctx_);
+    if (!pages) return std::move(pages).error();
+    pages_ = std::move(*pages);
+    args.n_ctx = n_ctx_;
+    args.pages = pages_.get();
+    backend_ = std::make_unique<CpuBackend>(args);
+    return {};
+}
+
+Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const ExecutorOptions& o) {
+    std::unique_ptr<Executor> e(new Executor);
+    auto table = kernels::select_table(o.isa, kernels::cpu_features());
+    if (!table) return std::move(table).error();
+    e->table_ = *table;
+    auto hparams = read_hparams(file);
+    if (!hparams) return std::move(hparams).error();
+    e->hparams_ = std::move(*hparams);
+    auto weights = check_weights(file, e->hparams_);
+    if (!weights) return std::move(weights).error();
+    e->weights_ = std::move(*weights);
+    e->plan_ = build_plan(e->hparams_, e->weights_);
+    auto pool = ThreadPool::create(o.n_threads, o.cpus);
+    if (!pool) return std::move(pool).error();
+    e->pool_ = std::move(*pool);
+    e->n_batch_ = o.n_batch;
+    if (auto s = e->settle_memory(file, o); !s) return std::move(s).error();
+    if (auto s = e->backend_->prepare(o.progress); !s) return std::move(s).error();
+    for (const std::uint32_t bucket : kBuckets) {
+        auto x = e->backend_->compile(std::min(bucket, o.n_batch));
+        if (!x) return std::move(x).error();
+        e->executables_.push_back(std::move(*x));
+        if (bucket >= o.n_batch) break;
+    }
+    return e;
+}
+
+void Executor::set_threads(std::uint32_t n) {
+    std::lock_guard lock(run_mutex_);
+    backend_->set_threads(std::clamp(n, 1u, pool_->size()));
+}
+
+Status Executor::run(const RunArgs& args) {
+    std::lock_guard lock(run_mutex_);
+    for (auto& e : executables_)
+        if (e->bucket() >= args.tokens.size()) return backend_->run(*e, args);
+    return Error{Errc::internal, "a batch of " + std::to_string(args.tokens.size()) + " tokens is larger than n_batch " + std::to_string(n_batch_)};
+}
+
+}  // namespace quern::engine

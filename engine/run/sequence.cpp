@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/run/sequence.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace quern::engine {
+
+Sequence::Sequence(Executor& executor, std::uint32_t n_ctx) : executor_(executor), n_ctx_(n_ctx), logits_(executor.hparams().n_vocab) {
+    tokens_.reserve(n_ctx);
+    pages_.reserve(n_ctx / executor.pages().shape().page_tokens + 1);
+}
+
+Sequence::~Sequence() { truncate(0); }
+
+std::span<const float> Sequence::logits() const {
+    return has_logits_ ? std::span<const float>(logits_) : std::span<const float>();
+}
+
+Status Sequence::append(std::span<const std::int32_t> tokens) {
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+        if (tokens[i] < 0 || static_cast<std::uint32_t>(tokens[i]) >= executor_.hparams().n_vocab)
+            return Error{Errc::invalid_argument, "token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) + " is outside the vocabulary of " + std::to_string(executor_.hparams().n_vocab)};
+    if (tokens.size() > room())
+        return Error{Errc::context_full, std::to_string(tokens.size()) + " tokens do not fit: the context holds " + std::to_string(n_ctx_) + " and " + std::to_string(tokens_.size()) + " are in use; choose a larger context or truncate the session"};
+    if (auto s = reserve_pages(tokens_.size() + tokens.size()); !s) return s;
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    if (!tokens.empty()) has_logits_ = false;
+    return {};
+}
+
+Status Sequence::reserve_pages(std::size_t n_tokens) {
+    PagePool& pool = executor_.pages();
+    const std::size_t page = pool.shape().page_tokens, need = (n_tokens + page - 1) / page;
+    if (need <= pages_.size()) return {};
+    if (!pool.take(static_cast<std::uint32_t>(need - pages_.size()), pages_))
+        return Error{Errc::context_full, "the KV cache has no page left for " + std::to_string(n_tokens) + " tokens: " + std::to_string(pool.n_free() * page) + " of " + std::to_string(pool.n_pages() * page) + " tokens are free among all sessions; end a session or load with a larger context"};
+    return {};
+}
+
+Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
+    const SeqChunk chunk{pages_.data(), 0, n, static_cast<std::int32_t>(n_run_)};
+    RunArgs args;
+    args.tokens = std::span(tokens_).subspan(n_run_, n);
+    args.chunks = {&chunk, 1};
+    args.outputs = outputs;
+    args.logits = logits;
+    args.logits_stride = logits_.size();
+    if (auto s = executor_.run(args); !s) return s;
+    n_run_ += n;
+    return {};
+}
+
+Status Sequence::run(const std::function<bool(std::uint32_t, std::uint32_t)>& on_step) {
+    const auto first = n_run_, all = static_cast<std::uint32_t>(tokens_.size()) - n_run_;
+    while (n_run_ < tokens_.size()) {
+        const auto n = std::min<std::uint32_t>(executor_.n_batch(), static_cast<std::uint32_t>(tokens_.size()) - n_run_);
+        const bool last = n_run_ + n == tokens_.size();
+        const std::uint32_t output = n - 1;
+        if (auto s = step(n, last ? std::span(&output, 1) : std::span<const std::uint32_t>{}, logits_.data()); !s) return s;
+        if (last) has_logits_ = true;
+        if (on_step && !on_step(n_run_ - first, all)) return Error{Errc::cancelled, "cancelled by the caller"};
+    }
+    return {};
+}
+
+Status Sequence::run_all(std::vector<float>& logits) {
+    const std::size_t n_vocab = logits_.size(), all = tokens_.size() - n_run_;
+    logits.resize(all * n_vocab);
+    std::vector<std::uint32_t> outputs(std::min<std::size_t>(all, executor_.n_batch()));
+    std::iota(outputs.begin(), outputs.end(), 0u);
+    for (std::size_t done = 0; done < all;) {
+        const std::size_t n = std::min(all - done, outputs.size());
+        if (auto s = step(static_cast<std::uint32_t>(n), std::span(outputs).first(n), logits.data() + done * n_vocab); !s) return s;
+        done += n;
+    }
+    if (all) {
+        std::copy_n(logits.end() - static_cast<std::ptrdiff_t>(n_vocab), n_vocab, logits_.begin());
+        has_logits_ = true;
+    }
+    return {};
+}
+
+Status Sequence::need_logits() {
+    if (has_logits_) return {};
+    if (tokens_.empty()) return Error{Errc::invalid_argument, "the session is empty: there is nothing to continue; give a prompt of at least one token"};
+    if (n_run_ == tokens_.size()) --n_run_;
+    return run();
+}
+
+void Sequence::truncate(std::uint32_t n) {
+    if (n >= tokens_.size()) return;
+    tokens_.resize(n);
+    n_run_ = std::min(n_run_, n);
+    has_logits_ = false;
+    const std::size_t page = executor_.pages().shape().page_tokens, keep = (n + page - 1) / page;
+    for (std::size_t i = keep; i < pages_.size(); ++i) executor_.pages().release(pages_[i]);
+    pages_.resize(std::min(keep, pages_.size()));
+}
+
+}  // namespace quern::engine

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// One sequence: its tokens, its pages, and which of its tokens the cache already holds.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "engine/run/executor.h"
+
+namespace quern::engine {
+
+class Sequence {
+public:
+    /// All memory for n_ctx tokens' bookkeeping is taken here: later steps allocate nothing.
+    Sequence(Executor& executor, std::uint32_t n_ctx);
+    ~Sequence();
+    Sequence(const Sequence&) = delete;
+    Sequence& operator=(const Sequence&) = delete;
+
+    std::span<const std::int32_t> tokens() const { return tokens_; }
+    std::uint32_t n_ctx() const { return n_ctx_; }
+    std::uint32_t room() const { return n_ctx_ - static_cast<std::uint32_t>(tokens_.size()); }
+    /// After the last token; empty where that token has not been run.
+    std::span<const float> logits() const;
+
+    /// Appends tokens without running them; the next run() does. Fails, with nothing appended, on ids outside the
+    /// vocabulary or where the context has no room.
+    Status append(std::span<const std::int32_t> tokens);
+    /// Runs what was appended in steps of at most n_batch tokens. on_step(done, all) may return false: the run then
+    /// stops between two steps with Errc::cancelled, and the rest stays appended but not run.
+    Status run(const std::function<bool(std::uint32_t, std::uint32_t)>& on_step = {});
+    /// Like run(), and gives the logits after each token: [number run][n_vocab].
+    Status run_all(std::vector<float>& logits);
+    /// Makes sure that logits() is there, running the last token again where it must.
+    Status need_logits();
+    /// Forgets all but the first n tokens.
+    void truncate(std::uint32_t n);
+
+private:
+    Status reserve_pages(std::size_t n_tokens);
+    Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
+
+    Executor& executor_;
+    std::uint32_t n_ctx_;
+    std::vector<std::int32_t> tokens_;
+    std::uint32_t n_run_ = 0;                  // tokens that the cache holds
+    std::vector<std::uint32_t> pages_;         // block table
+    std::vector<float> logits_;
+    bool has_logits_ = false;
+};
+
+}  // namespace quern::engine
