@@ -14,6 +14,7 @@
 
 #include "kernels/cpu/ops/kv_store.inl"
 #include "kernels/cpu/ops/math.inl"
+#include "kernels/views.h"
 
 #if !defined(QUERN_ATTN_ACC)
 #if defined(__AVX512F__)

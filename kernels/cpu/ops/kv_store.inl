@@ -3,6 +3,8 @@
 // make a vector; V keeps rows, padded with zeros to a multiple of 16.
 #pragma once
 
+#include "kernels/views.h"
+
 namespace quern::kernels::QUERN_ISA_NS {
 
 template <KvFormat F>
