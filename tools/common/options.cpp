@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/common/options.h"
+
+#include <array>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tools/common/process.h"
+
+namespace quern::tools {
+
+void ModelFlags::add_to(CLI::App& app, bool single_run) {
+    app.add_option("-m,--model", path, "GGUF file (of a split model: the first part)")->required()->type_name("FILE");
+    if (single_run) {
+        app.add_option("-t,--threads", n_threads, "Threads; 0: one a physical core this process may use")
+            ->check(CLI::Range(0, 4096));
+    }
+    app.add_option("-b,--batch-size", n_batch, "Most prompt tokens in one step")
+        ->check(CLI::Range(1, 4096))
+        ->capture_default_str();
+    app.add_option("--isa", isa, "Kernels: scalar, avx2, avx512 or neon; default: the best this CPU has");
+    app.add_option("--kv,--cache-type-k,--cache-type-v", kv_types, "KV cache: f16 (default) or f32; also -ctk, -ctv")
+        ->check(CLI::IsMember({"f16", "f32"}))
+        ->type_name("TYPE")
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    app.final_callback([this] {
+        for (const std::string& type : kv_types) {
+            if (type != kv_types.front()) {
+                throw CLI::ValidationError("--cache-type-v", "keys and values are kept in the same format");
+            }
+        }
+    });
+    app.add_option("--memory-limit", memory_limit, "Most memory for weights, KV cache and buffers: 512M, 4G")
+        ->transform(CLI::AsSizeValue(false));
+    app.add_flag("-v,--verbose", verbose, "Say on standard error what is loaded and chosen");
+}
+
+ModelOptions ModelFlags::options(const std::string& program) const {
+    ModelOptions out;
+    out.n_threads = n_threads;
+    out.isa = isa;
+    out.memory_limit = memory_limit;
+    out.kv_type = kv_type() == "f32" ? KvType::f32 : KvType::f16;
+    out.n_batch = n_batch;
+    out.on_log = log_to_stderr(program, verbose);
+    return out;
+}
+
+Result<Model> load_with_progress(const std::string& path, ModelOptions options) {
+    Progress progress;
+    options.on_progress = [&progress](const LoadProgress& p) {
+        progress.show(std::string("loading: ") + p.stage, p.done, p.total);
+        return true;
+    };
+    return Model::load(path, options);
+}
+
+void describe(CLI::App& app) {
+    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    app.set_version_flag("--version", std::string("quern ") + version());
+    app.footer(kExitCodesHelp);
+    app.get_formatter()->column_width(36);
+}
+
+std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
+    // CLI11 has no flags of several letters behind one dash.
+    static constexpr std::array<std::pair<std::string_view, const char*>, 3> kShort = {
+        {{"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}, {"-pg", "--prompt-and-gen"}}};
+    std::vector<const char*> arguments(argv, argv + argc);
+    for (const char*& argument : arguments) {
+        for (const auto& [from, to] : kShort) {
+            if (argument == from) argument = to;
+        }
+    }
+    try {
+        app.parse(argc, arguments.data());
+    } catch (const CLI::ParseError& e) {
+        return app.exit(e) == 0 ? kExitOk : kExitUsage;
+    }
+    return std::nullopt;
+}
+
+}  // namespace quern::tools

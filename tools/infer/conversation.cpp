@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/infer/conversation.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace quern::tools {
+
+using Json = nlohmann::ordered_json;
+
+Conversation::Conversation(const Model& model, Session& session, Answerer& answerer, ChatOptions options,
+                           const std::string& system)
+    : model_(model), session_(session), answerer_(answerer), options_(std::move(options)) {
+    if (!system.empty()) messages_.push_back({{"role", "system"}, {"content", system}});
+}
+
+Result<GenerateResult> Conversation::turn(const std::string& user) {
+    Json asked = messages_;
+    asked.push_back({{"role", "user"}, {"content", user}});
+    // What was typed may hold bytes that are not UTF-8; JSON cannot.
+    const std::string text = asked.dump(-1, ' ', false, Json::error_handler_t::replace);
+    Result<std::vector<Token>> tokens = model_.tokenize_chat(text, options_);
+    if (!tokens) return std::move(tokens).error();
+    if (tokens->empty()) return Error{Errc::invalid_argument, "the chat template rendered this conversation as nothing"};
+
+    // The template may render earlier turns differently from what was generated, so the common start is searched.
+    const std::span<const Token> kept = session_.tokens();
+    const std::size_t limit = std::min(kept.size(), tokens->size() - 1);
+    const auto common = static_cast<std::size_t>(
+        std::mismatch(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(limit), tokens->begin()).first - kept.begin());
+    if (Status status = session_.truncate(static_cast<std::uint32_t>(common)); !status) return std::move(status).error();
+    tokens->erase(tokens->begin(), tokens->begin() + static_cast<std::ptrdiff_t>(common));
+
+    Result<GenerateResult> result = answerer_.answer(*tokens);
+    if (!result) return result;
+    asked.push_back({{"role", "assistant"}, {"content", result->text}});
+    messages_ = std::move(asked);
+    return result;
+}
+
+}  // namespace quern::tools

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// A conversation in the model's chat template: the part that is already in the session is not read again.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "quern/quern.hpp"
+#include "tools/infer/answer.h"
+
+namespace quern::tools {
+
+class Conversation {
+public:
+    /// `system` may be empty: then the template decides.
+    Conversation(const Model& model, Session& session, Answerer& answerer, ChatOptions options,
+                 const std::string& system);
+
+    /// Asks `user` and keeps the answer. On an Error the conversation is as before.
+    Result<GenerateResult> turn(const std::string& user);
+
+    /// [{"role": ..., "content": ...}, ...]
+    const nlohmann::ordered_json& messages() const { return messages_; }
+
+private:
+    const Model& model_;
+    Session& session_;
+    Answerer& answerer_;
+    ChatOptions options_;
+    nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
+};
+
+}  // namespace quern::tools

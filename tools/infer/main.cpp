@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// infer: text from a model. Text goes to standard output, everything else to standard error.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "quern/quern.hpp"
+#include "tools/common/options.h"
+#include "tools/common/process.h"
+#include "tools/infer/answer.h"
+#include "tools/infer/conversation.h"
+#include "tools/infer/interrupt.h"
+
+namespace quern::tools {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kProgram = "infer";
+constexpr std::uint32_t kDefaultContext = 4096;
+
+struct Flags {
+    ModelFlags model;
+    std::string prompt, prompt_file, system, chat_template_file;
+    std::uint32_t n_ctx = 0;
+    std::int64_t seed = -1;
+    GenerateOptions generate;
+    std::vector<std::string> logit_bias;
+    bool chat = false, json = false, echo = false, parse_special = false, no_perf = false, shrink = false;
+};
+
+void add_sampling(CLI::App& app, Flags& f) {
+    SamplerOptions& s = f.generate.sampler;
+    app.add_option("-s,--seed", f.seed, "Same seed, same text; -1: a new one each run")
+        ->check(CLI::Range(std::int64_t{-1}, std::numeric_limits<std::int64_t>::max()))->type_name("INT")
+        ->capture_default_str();
+    app.add_option("--temp", s.temperature, "Temperature; 0: always the likeliest token")->capture_default_str();
+    app.add_option("--top-k", s.top_k, "Only the K likeliest; 0: off")->capture_default_str();
+    app.add_option("--top-p", s.top_p, "Only the likeliest that sum to P; 1: off")->capture_default_str();
+    app.add_option("--min-p", s.min_p, "Only those at least P times the likeliest; 0: off")->capture_default_str();
+    app.add_option("--typical", s.typical_p, "Locally typical sampling; 1: off")->capture_default_str();
+    app.add_option("--repeat-penalty", s.repeat_penalty, "Divides logits of recent tokens; 1: off")
+        ->capture_default_str();
+    app.add_option("--frequency-penalty", s.frequency_penalty, "Subtracted for each recent use; 0: off")
+        ->capture_default_str();
+    app.add_option("--presence-penalty", s.presence_penalty, "Subtracted if recently used; 0: off")
+        ->capture_default_str();
+    app.add_option("--repeat-last-n", s.penalty_last_n, "How many tokens are recent; -1: all")->capture_default_str();
+    app.add_option("-l,--logit-bias", f.logit_bias, "Token id and what is added to its logit: 42+1.5 or 42-inf")
+        ->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void add_flags(CLI::App& app, Flags& f) {
+    f.model.add_to(app);
+    auto* prompt = app.add_option("-p,--prompt", f.prompt, "Text to go on from; with --chat the first message");
+    app.add_option("-f,--file", f.prompt_file, "The prompt from a file; - for standard input")
+        ->excludes(prompt)->type_name("FILE");
+    app.add_option("-n,--n-predict", f.generate.max_tokens, "Most tokens to generate; -1: until the model ends")
+        ->check(CLI::Range(std::int64_t{-1}, std::int64_t{1} << 40))->type_name("INT")->capture_default_str();
+    app.add_option("-c,--ctx-size", f.n_ctx,
+                   "Tokens of context; 0: " + std::to_string(kDefaultContext) + ", or the model's own if smaller")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31))->type_name("INT")->capture_default_str();
+    app.add_flag("--allow-smaller-context", f.shrink, "Shrink the context rather than refuse, with --memory-limit");
+    app.add_option("--stop,-r,--reverse-prompt", f.generate.stop, "Text that ends the answer; may be repeated")
+        ->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    app.add_flag("--ignore-eos", f.generate.ignore_end_of_generation, "Go on past the token that ends an answer");
+    app.add_flag("--parse-special", f.parse_special, "Special tokens written in the prompt are special");
+    app.add_flag("--echo", f.echo, "Print the prompt before the answer");
+    app.add_flag("--chat", f.chat,
+                 "Talk, with the model's chat template: -p, then lines from the terminal;\n"
+                 "without -p, lines from standard input. /exit or Ctrl-D ends it");
+    app.add_option("--system", f.system, "System message of --chat")->needs("--chat");
+    app.add_option("--chat-template-file", f.chat_template_file, "A template instead of the model's")->needs("--chat");
+    app.add_flag("--json", f.json, "One JSON object at the end instead of streamed text");
+    app.add_flag("--no-perf", f.no_perf, "No line with speeds at the end");
+    add_sampling(app, f);
+}
+
+Status parse_logit_bias(Flags& f) {
+    for (const std::string& text : f.logit_bias) {
+        const std::size_t sign = text.find_first_of("+-", 1);
+        try {
+            std::size_t id_end = 0, bias_end = 0;
+            const int id = std::stoi(text, &id_end);
+            const float bias = sign == std::string::npos ? 0 : std::stof(text.substr(sign), &bias_end);
+            if (id_end == sign && sign + bias_end == text.size()) {
+                f.generate.sampler.logit_bias.emplace_back(id, bias);
+                continue;
+            }
+        } catch (const std::logic_error&) {  // not a number, or out of range: the message below
+        }
+        return Error{Errc::invalid_argument, "--logit-bias: '" + text + "' is not a token id and a bias, as in 42-1.5"};
+    }
+    return {};
+}
+
+Result<Model> load(const Flags& f) {
+    ModelOptions options = f.model.options(kProgram);
+    options.n_ctx = f.n_ctx ? f.n_ctx : kDefaultContext;
+    options.allow_smaller_context = f.shrink;
+    return load_with_progress(f.model.path, std::move(options));
+}
+
+void print_model(const Model& model, const Flags& f) {
+    const ModelInfo& info = model.info();
+    std::fprintf(stderr, "%s: %s, %s, %s, %.1f M parameters, trained for %u tokens of context\n", kProgram,
+                 info.name.c_str(), info.architecture.c_str(), info.weight_type.c_str(), double(info.n_params) / 1e6,
+                 info.n_ctx_train);
+    std::fprintf(stderr, "%s: %s, kernels %s, %d threads, seed %llu\n", kProgram, info.cpu.c_str(), info.isa.c_str(),
+                 info.n_threads, static_cast<unsigned long long>(f.generate.sampler.seed));
+    std::fprintf(stderr, "%s\n", model.memory_report().to_string().c_str());
+}
+
+/// Says on standard error what a user would otherwise wonder about.
+void explain_stop(const GenerateResult& result, const Session& session) {
+    if (result.stop_reason == StopReason::context_full) {
+        std::fprintf(stderr, "%s: stopped, the context of %u tokens is full; a larger one is set with -c\n", kProgram,
+                     session.n_ctx());
+    }
+}
+
+Result<Json> complete(const Model& model, Session& session, Answerer& answerer, const Flags& f) {
+    auto tokens = model.tokenize(f.prompt, {.add_special = true, .parse_special = f.parse_special});
+    if (!tokens) return std::move(tokens).error();
+    if (tokens->empty()) return Error{Errc::invalid_argument, "the prompt is empty: give some text with -p or -f"};
+    Result<GenerateResult> result = answerer.answer(*tokens, f.echo ? f.prompt : std::string());
+    if (!result) return std::move(result).error();
+    explain_stop(*result, session);
+    return to_json(*result);
+}
+
+Result<Json> converse(const Model& model, Session& session, Answerer& answerer, const Flags& f) {
+    ChatOptions options;
+    if (!f.chat_template_file.empty()) {
+        Result<std::string> text = read_file(f.chat_template_file);
+        if (!text) return std::move(text).error();
+        options.chat_template = std::move(*text);
+    } else if (!model.info().has_chat_template) {
+        return Error{Errc::invalid_argument,
+                     "this model has no chat template: leave --chat away, or give one with --chat-template-file"};
+    }
+    Conversation conversation(model, session, answerer, options, f.system);
+    const bool terminal = isatty(STDIN_FILENO) == 1;
+    Json answers = Json::array();
+    std::string line = f.prompt;
+    const bool only_one = !line.empty() && !terminal;
+    for (;;) {
+        if (line.empty()) {
+            if (terminal) std::fputs("> ", stderr);
+            if (!std::getline(std::cin, line) || line == "/exit") break;
+            if (line.empty()) continue;
+        }
+        Result<GenerateResult> result = conversation.turn(line);
+        if (!result) return std::move(result).error();
+        explain_stop(*result, session);
+        answers.push_back(to_json(*result));
+        if (only_one || !answerer.output_ok() || (answerer.interrupted() && !terminal)) break;
+        line.clear();
+    }
+    return Json{{"answers", std::move(answers)}, {"messages", conversation.messages()}};
+}
+
+int run(Flags& f, Interrupts& interrupts, Clock::time_point start) {
+    Result<Model> model = load(f);
+    if (!model) return report(kProgram, model.error());
+    const std::uint32_t trained = model->info().n_ctx_train;
+    Result<Session> session = model->new_session(f.n_ctx || !trained ? 0 : std::min(trained, model->info().n_ctx));
+    if (!session) return report(kProgram, session.error());
+    const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    if (f.model.verbose) print_model(*model, f);
+
+    Answerer answerer(*session, f.generate, interrupts, start, !f.json);
+    Result<Json> answer = (f.chat ? converse : complete)(*model, *session, answerer, f);
+    if (!answer) return report(kProgram, answer.error());
+    if (f.json) {
+        answer->update(to_json(answerer.totals()));
+        answer->update({{"load_seconds", load_seconds}, {"seed", f.generate.sampler.seed}, {"isa", model->info().isa},
+                        {"n_threads", model->info().n_threads}, {"model", f.model.path}});
+        std::cout << answer->dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
+    }
+    if (!f.no_perf) std::fprintf(stderr, "%s\n", summary(answerer.totals()).c_str());
+    if (!answerer.output_ok() || !std::cout) {
+        std::fprintf(stderr, "%s: cannot write to standard output\n", kProgram);
+        return kExitError;
+    }
+    return answerer.interrupted() && !f.chat ? kExitInterrupted : kExitOk;
+}
+
+int main_with(int argc, char** argv) {
+    const Clock::time_point start = Clock::now();
+    Flags f;
+    CLI::App app("Generates text from a GGUF model.", kProgram);
+    describe(app);
+    add_flags(app, f);
+    if (const auto code = parse(app, argc, argv)) return *code;
+    if (Status status = parse_logit_bias(f); !status) return report(kProgram, status.error());
+    if (!f.prompt_file.empty()) {
+        Result<std::string> text = read_file(f.prompt_file);
+        if (!text) return report(kProgram, text.error());
+        f.prompt = std::move(*text);
+    } else if (f.prompt.empty() && !f.chat) {
+        std::fprintf(stderr, "%s: no prompt: give one with -p TEXT or -f FILE, or talk with --chat\n", kProgram);
+        return kExitUsage;
+    }
+    f.generate.sampler.seed = f.seed >= 0 ? static_cast<std::uint64_t>(f.seed) : std::random_device{}();
+    Interrupts interrupts;
+    return run(f, interrupts, start);
+}
+
+}  // namespace
+}  // namespace quern::tools
+
+int main(int argc, char** argv) { return quern::tools::main_with(argc, argv); }
