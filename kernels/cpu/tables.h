@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tables that isa/<name>.cpp may define; which of them exist depends on the target (kernels/CMakeLists.txt).
+#pragma once
+
+#include "kernels/table.h"
+
+namespace quern::kernels {
+
+extern const KernelTable kTableScalar;
+extern const KernelTable kTableAvx2;
+extern const KernelTable kTableAvx512;
+extern const KernelTable kTableNeon;
+
+}  // namespace quern::kernels
