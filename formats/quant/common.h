@@ -3,8 +3,9 @@
 //
 // A type file defines `BlockX`, the bytes as they lie in a GGUF file, and `X`, a policy with
 //   type, name, elements;  using Block;  decode(const Block&, float*);  encode(const float*, Block&).
-// Decoders do each float operation in the order of ggml's dequantize_row_*, so results are equal bit for bit
-// (compile with -ffp-contract=off: a fused multiply-add would round once where ggml rounds twice).
+// Decoders do each float operation in the order of ggml's dequantize_row_*, so results are equal bit for bit. Every
+// product is exact (an F16 scale has 11 bits, codes and integer scales 13 more at most), so fused multiply-adds give the
+// same. Encoders round in between: their bytes are the same on all machines with -ffp-contract=off.
 #pragma once
 
 #include <bit>
@@ -203,6 +204,15 @@ inline AffineScales share_scales(const Affine* fit, int groups, int top) {
         s.inv[g] = inverse(d * static_cast<float>(s.code[g].scale));
         s.min[g] = dmin * static_cast<float>(s.code[g].min);
     }
+    return s;
+}
+
+/// The header of a block of eight groups of 32 with codes in [0, top]; `packed` holds zeros and gets the 6-bit codes.
+inline AffineScales fit_groups_of_32(const float* x, int top, std::uint8_t* packed) {
+    Affine fit[8];
+    for (int g = 0; g < 8; ++g) fit[g] = search_affine(x + 32 * g, 32, top);
+    const AffineScales s = share_scales(fit, 8, 63);
+    for (int g = 0; g < 8; ++g) pack_scale_min(packed, g, s.code[g]);
     return s;
 }
 

@@ -38,14 +38,11 @@ struct Q5_K {
     static void encode(const float* in, Block& b) {
         float x[kSuperBlock];
         clean(in, x, kSuperBlock);
-        Affine fit[8];
         b = {};
-        for (int g = 0; g < 8; ++g) fit[g] = search_affine(x + 32 * g, 32, 31);
-        const AffineScales s = share_scales(fit, 8, 63);
+        const AffineScales s = fit_groups_of_32(x, 31, b.scales);
         b.d = s.d;
         b.dmin = s.dmin;
         for (int g = 0; g < 8; ++g) {
-            pack_scale_min(b.scales, g, s.code[g]);
             std::uint8_t* q = b.qs + 32 * (g / 2);
             const int shift = 4 * (g % 2);
             for (int l = 0; l < 32; ++l) {
