@@ -82,6 +82,8 @@ public:
             return fail(v->offset, cat("key ", quoted(v->key), " appears twice; each key may stand once"));
         }
         if (Status s = read_alignment(); !s) return std::move(s).error();
+        // Again, now that the metadata are behind: both reservations together stay within the file's size.
+        if (Status s = check_count(8, n_tensors_, kMinTensorBytes, " tensors"); !s) return std::move(s).error();
         out_.tensors.reserve(static_cast<std::size_t>(n_tensors_));
         offsets_.reserve(static_cast<std::size_t>(n_tensors_));
         for (std::uint64_t i = 0; i < n_tensors_; ++i) {
@@ -104,20 +106,22 @@ private:
         if (bytes_.empty()) return fail(0, "the file is empty; fetch it again");
         std::uint32_t magic = 0;
         if (!in_.read(magic)) return cut_short("the magic number");
-        if (magic != kMagic)
+        if (magic != kMagic) {
             return fail(0, "not a GGUF file, it does not start with 'GGUF'; convert the model to GGUF");
+        }
         if (!in_.read(out_.version)) return cut_short("the version");
         if (out_.version != 2 && out_.version != 3) return unsupported_version();
         if (!in_.read(n_tensors_) || !in_.read(n_values_)) return cut_short("the header");
-        if (n_values_ > in_.remaining() / kMinValueBytes) {
-            return fail(16, cat("the header declares ", n_values_, " metadata entries, but only ", in_.remaining(),
-                                " bytes follow; the file is truncated or damaged, fetch it again"));
-        }
-        if (n_tensors_ > in_.remaining() / kMinTensorBytes) {
-            return fail(8, cat("the header declares ", n_tensors_, " tensors, but only ", in_.remaining(),
-                               " bytes follow; the file is truncated or damaged, fetch it again"));
-        }
+        if (Status s = check_count(16, n_values_, kMinValueBytes, " metadata entries"); !s) return s;
+        if (Status s = check_count(8, n_tensors_, kMinTensorBytes, " tensors"); !s) return s;
         return {};
+    }
+
+    /// `n` entries of at least `least` bytes must fit in what is left of the file.
+    Status check_count(std::uint64_t at, std::uint64_t n, std::uint64_t least, std::string_view entries) const {
+        if (n <= in_.remaining() / least) return {};
+        return fail(at, cat("the header declares ", n, entries, ", but only ", in_.remaining(),
+                            " bytes follow; the file is truncated or damaged, fetch it again"));
     }
 
     Error unsupported_version() const {

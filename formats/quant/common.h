@@ -4,8 +4,8 @@
 // A type file defines `BlockX`, the bytes as they lie in a GGUF file, and `X`, a policy with
 //   type, name, elements;  using Block;  decode(const Block&, float*);  encode(const float*, Block&).
 // Decoders do each float operation in the order of ggml's dequantize_row_*, so results are equal bit for bit. Every
-// product is exact (an F16 scale has 11 bits, codes and integer scales 13 more at most), so fused multiply-adds give the
-// same. Encoders round in between: their bytes are the same on all machines with -ffp-contract=off.
+// product is exact (an F16 scale has 11 bits, codes and integer scales 13 more at most), so fused multiply-adds give
+// the same. Encoders round in between: their bytes are the same on all machines with -ffp-contract=off.
 #pragma once
 
 #include <bit>

@@ -100,6 +100,10 @@ TEST(GgufHostile, HugeTensorCount) {  // CVE-2024-21802 and its kin; a count who
                                                              " tensors, but only 40 bytes follow; the file is "
                                                              "truncated or damaged, fetch it again (at byte 8)"));
     }
+    // Enough bytes before the metadata are read, too few after.
+    EXPECT_EQ(error_of(Raw().header(1, 1).key_u32("k", 1).u64(0).u64(0)),
+              "bad.gguf: the header declares 1 tensors, but only 16 bytes follow; the file is truncated or damaged, "
+              "fetch it again (at byte 8)");
 }
 
 TEST(GgufHostile, HugeMetadataCount) {
