@@ -39,16 +39,16 @@ enum class KvType { f16, f32 };
 
 struct ModelOptions {
     int n_threads = 0;                   ///< 0: one a physical core this process may use (affinity mask, cgroup quota)
-    std::string isa;                     ///< "": the best the CPU has; else "scalar", "avx2", "avx512", "neon"
+    std::string isa = {};                ///< "": the best the CPU has; else "scalar", "avx2", "avx512", "neon"
     std::uint64_t memory_limit = 0;      ///< bytes for weights, KV cache and buffers together; 0: none
     std::uint32_t n_ctx = 0;             ///< tokens the KV cache holds for all sessions together; 0: the model's own
     bool allow_smaller_context = false;  ///< shrink n_ctx rather than refuse when memory_limit is too small
     KvType kv_type = KvType::f16;
     std::uint32_t n_batch = 512;         ///< most tokens a step of prefill takes (1 to 4096)
     /// Called while loading; return false to cancel (Errc::cancelled).
-    std::function<bool(const LoadProgress&)> on_progress;
+    std::function<bool(const LoadProgress&)> on_progress = {};
     /// Messages for a person; silent when empty. May be called from load() only.
-    std::function<void(LogLevel, std::string_view)> on_log;
+    std::function<void(LogLevel, std::string_view)> on_log = {};
 };
 
 struct ModelInfo {
@@ -78,9 +78,9 @@ struct TokenizeOptions {
 };
 
 struct ChatOptions {
-    std::string tools_json;             ///< JSON array of tools, "" for none
-    std::string variables_json;         ///< JSON object of further template variables
-    std::string chat_template;          ///< "" for the model's own
+    std::string tools_json = {};        ///< JSON array of tools, "" for none
+    std::string variables_json = {};    ///< JSON object of further template variables
+    std::string chat_template = {};     ///< "" for the model's own
     bool add_generation_prompt = true;
 };
 
@@ -95,21 +95,21 @@ struct SamplerOptions {
     float frequency_penalty = 0.0f, presence_penalty = 0.0f;
     std::int32_t penalty_last_n = 64;    ///< tokens looked back at; -1: all
     std::uint64_t seed = 0;              ///< same seed, same text
-    std::vector<std::pair<Token, float>> logit_bias;
+    std::vector<std::pair<Token, float>> logit_bias = {};
 };
 
 enum class StopReason { end_of_generation, max_tokens, stop_string, context_full, cancelled };
 const char* to_string(StopReason);
 
 struct GenerateOptions {
-    SamplerOptions sampler;
+    SamplerOptions sampler = {};
     std::int64_t max_tokens = -1;         ///< -1: until the model ends or the context is full
-    std::vector<std::string> stop;        ///< text that ends the answer; it is not part of the result
+    std::vector<std::string> stop = {};   ///< text that ends the answer; it is not part of the result
     bool ignore_end_of_generation = false;
     /// Each piece of finished text (whole UTF-8 characters, never a part of a stop string). Return false to stop.
-    std::function<bool(std::string_view)> on_text;
+    std::function<bool(std::string_view)> on_text = {};
     /// After each prefill step: prompt tokens done and in all. Return false to stop.
-    std::function<bool(std::uint32_t, std::uint32_t)> on_prefill;
+    std::function<bool(std::uint32_t, std::uint32_t)> on_prefill = {};
 };
 
 struct GenerateResult {
