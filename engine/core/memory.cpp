@@ -29,7 +29,8 @@ char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + '
 Result<Mapping> Mapping::create(std::size_t size, std::string_view purpose, const MappingOptions& options) {
     std::size_t alignment = options.alignment;
     if (!std::has_single_bit(alignment) || alignment > (std::size_t{1} << 30)) {
-        return Error{Errc::invalid_argument, cat(purpose, ": alignment ", alignment, " is not a power of two up to 1 GiB")};
+        return Error{Errc::invalid_argument,
+                     cat(purpose, ": alignment ", alignment, " is not a power of two up to 1 GiB")};
     }
     Mapping m;
     if (size == 0) return m;
@@ -44,8 +45,8 @@ Result<Mapping> Mapping::create(std::size_t size, std::string_view purpose, cons
     void* base = ::mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) {
         const int code = errno;
-        return Error{Errc::out_of_memory, cat(purpose, ": cannot map ", format_bytes(size), ": ",
-                                              std::generic_category().message(code))};
+        return Error{Errc::out_of_memory,
+                     cat(purpose, ": cannot map ", format_bytes(size), ": ", std::generic_category().message(code))};
     }
     m.base_ = base;
     m.base_size_ = total;
@@ -120,7 +121,8 @@ std::string format_bytes(std::uint64_t bytes) {
 
 Result<std::uint64_t> parse_bytes(std::string_view text) {
     const auto bad = [&](std::string_view why) {
-        return Error{Errc::invalid_argument, cat("size ", quoted(text), " ", why, "; write it like 512M, 1.5GiB or 4000000000")};
+        return Error{Errc::invalid_argument,
+                     cat("size ", quoted(text), " ", why, "; write it like 512M, 1.5GiB or 4000000000")};
     };
     const char* const end = text.data() + text.size();
     std::uint64_t whole = 0;
@@ -144,7 +146,8 @@ Result<std::uint64_t> parse_bytes(std::string_view text) {
     if (unit != "" && unit != "b") {
         const std::size_t power = std::string_view("kmgt").find(unit[0]);
         const std::string_view rest = std::string_view(unit).substr(1);
-        if (power == std::string_view::npos || (rest != "" && rest != "b" && rest != "ib")) return bad("has an unknown unit");
+        if (power == std::string_view::npos || (rest != "" && rest != "b" && rest != "ib"))
+            return bad("has an unknown unit");
         for (std::size_t i = 0; i <= power; ++i) factor *= rest == "b" ? 1000 : 1024;
     }
     std::uint64_t bytes = 0;

@@ -28,7 +28,8 @@ namespace {
 
 // Two 64-byte lines: the prefetchers of x86 fetch lines in pairs, and some ARM cores have lines of 128 bytes.
 constexpr std::size_t kLine = 128;
-// Longer than the imbalance of a step and than most gaps between steps, short enough that an idle process costs nothing.
+// Longer than the imbalance of a step and than most gaps between steps, short enough that an idle process costs
+// nothing.
 constexpr std::chrono::microseconds kSpin{80};
 // With more threads than CPUs, spinning keeps the awaited thread from running.
 constexpr std::chrono::microseconds kSpinOversubscribed{2};
@@ -164,9 +165,7 @@ struct ThreadPool::Impl {
         }
     }
 
-    void signal_start(std::uint32_t index) {
-        start[index].set(start[index].value.load(std::memory_order_relaxed) + 1);
-    }
+    void signal_start(std::uint32_t index) { start[index].set(start[index].value.load(std::memory_order_relaxed) + 1); }
 };
 
 ThreadPool::ThreadPool() : impl_(std::make_unique<Impl>()) {}
@@ -182,7 +181,8 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, 
         return Error{Errc::invalid_argument, cat("thread count ", n_threads, " is not in 1 to ", kMaxThreads)};
     }
     if (!cpus.empty() && cpus.size() < n_threads) {
-        return Error{Errc::invalid_argument, cat(cpus.size(), " CPUs given for ", n_threads, " threads; give one each")};
+        return Error{Errc::invalid_argument,
+                     cat(cpus.size(), " CPUs given for ", n_threads, " threads; give one each")};
     }
     std::unique_ptr<ThreadPool> pool(new ThreadPool);
     Impl& impl = *pool->impl_;

@@ -30,8 +30,9 @@ public:
 
     std::uint32_t size() const;
     /// Runs fn(context, worker) on n_threads threads (1 .. size()), the caller being worker 0, and returns when all are
-    /// done; what they wrote is then visible to the caller. Both counters start at 0. The other threads are left asleep.
-    /// fn must not throw. Not reentrant: one run at a time (callers hold the executor's lock). Allocates nothing.
+    /// done; what they wrote is then visible to the caller. Both counters start at 0. The other threads are left
+    /// asleep. fn must not throw. Not reentrant: one run at a time (callers hold the executor's lock). Allocates
+    /// nothing.
     void run(void (*fn)(void* context, Worker worker), void* context, std::uint32_t n_threads);
     /// Inside run: returns when every participating thread has called it. What was written before is visible after.
     void barrier(Worker worker);

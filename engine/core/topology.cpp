@@ -25,7 +25,8 @@ using std::string_view;
 
 constexpr int kMaxCpu = 1 << 16;  // no list may name more, whatever a file says
 // A core is an efficiency core below these shares of the best core's figure. Capacity is at equal work (Arm little
-// cores: 25 to 45 %, middle ones 75 % and up); clock alone differs less (Intel E-cores: 70 to 77 %, favoured cores 96 %).
+// cores: 25 to 45 %, middle ones 75 % and up); clock alone differs less (Intel E-cores: 70 to 77 %, favoured cores 96
+// %).
 constexpr double kCapacityShare = 0.7, kFrequencyShare = 0.8;
 
 /// Up to 64 KB of a file; nothing if it cannot be read.
@@ -202,10 +203,12 @@ void read_memory(const string& root, Topology& t) {
     t.memory_available = bytes("MemAvailable:");
     for (const CgroupPath& group : find_cgroups(root, "memory")) {
         for (const string& folder : group.folders) {
-            const auto limit = read_number<std::uint64_t>(folder + (group.v2 ? "/memory.max" : "/memory.limit_in_bytes"));
+            const auto limit =
+                read_number<std::uint64_t>(folder + (group.v2 ? "/memory.max" : "/memory.limit_in_bytes"));
             if (!limit || *limit >= unlimited) continue;
             const auto used =
-                read_number<std::uint64_t>(folder + (group.v2 ? "/memory.current" : "/memory.usage_in_bytes")).value_or(0);
+                read_number<std::uint64_t>(folder + (group.v2 ? "/memory.current" : "/memory.usage_in_bytes"))
+                    .value_or(0);
             // Page cache counts as use, but goes when memory is needed.
             const string stat = read_text(folder + "/memory.stat").value_or("");
             const auto cache = find_value(stat, group.v2 ? "inactive_file " : "total_inactive_file ").value_or(0);
@@ -307,7 +310,8 @@ void recommend(Topology& t) {
         const double whole = std::max(1.0, t.cpu_quota + 1e-6);
         if (whole < static_cast<double>(t.thread_cpus.size())) {
             t.thread_cpus.resize(static_cast<std::size_t>(whole));
-            t.reason += cat(", cut to ", t.thread_cpus.size(), " by the cgroup's quota of ", decimal(t.cpu_quota), " CPUs");
+            t.reason +=
+                cat(", cut to ", t.thread_cpus.size(), " by the cgroup's quota of ", decimal(t.cpu_quota), " CPUs");
         }
     }
     t.n_threads = static_cast<std::uint32_t>(t.thread_cpus.size());
@@ -319,7 +323,8 @@ Topology read_topology(const string& root, std::span<const int> affinity) {
     std::vector<int> ids(affinity.begin(), affinity.end());
     if (ids.empty()) ids = system_affinity();
     if (ids.empty()) {
-        for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i) ids.push_back(static_cast<int>(i));
+        for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i)
+            ids.push_back(static_cast<int>(i));
     }
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());

@@ -12,22 +12,22 @@ namespace quern::engine {
 /// One logical CPU in the affinity mask.
 struct Cpu {
     int id = 0;
-    int core = 0;             ///< CPUs with the same number are hardware threads of one core (index into the cores found)
-    int node = 0;             ///< NUMA node
+    int core = 0;  ///< CPUs with the same number are hardware threads of one core (index into the cores found)
+    int node = 0;  ///< NUMA node
     bool efficiency = false;  ///< a slower core of a machine with two kinds
 };
 
 struct Topology {
-    std::vector<Cpu> cpus;              ///< by id; never empty
-    std::uint32_t n_cores = 1;          ///< physical cores among them
-    std::uint32_t n_efficiency = 0;     ///< of which slower ones
-    std::vector<int> nodes;             ///< NUMA nodes of the CPUs, ascending; {0} where not known
-    double cpu_quota = 0;               ///< CPUs' worth of time that the cgroups grant; 0: no limit
-    std::uint32_t n_threads = 1;        ///< recommended: one a fast core, no more than the quota's whole CPUs
-    std::vector<int> thread_cpus;       ///< [n_threads] one logical CPU for each, node after node
-    std::string reason;                 ///< how n_threads came about, for a person
-    std::uint64_t memory_total = 0;     ///< bytes of the machine, or the cgroup's limit where that is less; 0: unknown
-    std::uint64_t memory_available = 0; ///< bytes that can be had now without swapping, within the cgroup's limit
+    std::vector<Cpu> cpus;               ///< by id; never empty
+    std::uint32_t n_cores = 1;           ///< physical cores among them
+    std::uint32_t n_efficiency = 0;      ///< of which slower ones
+    std::vector<int> nodes;              ///< NUMA nodes of the CPUs, ascending; {0} where not known
+    double cpu_quota = 0;                ///< CPUs' worth of time that the cgroups grant; 0: no limit
+    std::uint32_t n_threads = 1;         ///< recommended: one a fast core, no more than the quota's whole CPUs
+    std::vector<int> thread_cpus;        ///< [n_threads] one logical CPU for each, node after node
+    std::string reason;                  ///< how n_threads came about, for a person
+    std::uint64_t memory_total = 0;      ///< bytes of the machine, or the cgroup's limit where that is less; 0: unknown
+    std::uint64_t memory_available = 0;  ///< bytes that can be had now without swapping, within the cgroup's limit
 };
 
 /// Reads sysfs, procfs and the cgroup files (v1 and v2). What is missing counts as absent, so this cannot fail.

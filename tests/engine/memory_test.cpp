@@ -72,7 +72,8 @@ TEST(Mapping, MovesAndEmpties) {
 }
 
 TEST(Mapping, Refusals) {
-    const auto wrap = Mapping::create(std::numeric_limits<std::size_t>::max() - 5, "KV cache", {std::size_t{2} << 20, false});
+    const auto wrap =
+        Mapping::create(std::numeric_limits<std::size_t>::max() - 5, "KV cache", {std::size_t{2} << 20, false});
     ASSERT_FALSE(wrap);
     EXPECT_EQ(wrap.error().code, Errc::out_of_memory);
     EXPECT_EQ(wrap.error().message, "KV cache: 18446744073709551610 bytes are more than there are addresses");
@@ -114,9 +115,18 @@ TEST(Bytes, Format) {
 
 TEST(Bytes, Parse) {
     const std::pair<const char*, std::uint64_t> cases[] = {
-        {"0", 0}, {"100000", 100000}, {"17b", 17}, {"4G", std::uint64_t{4} << 30}, {"512m", 512u << 20},
-        {"1.5GiB", std::uint64_t{3} << 29}, {"2 GB", 2000000000}, {"0.5k", 512}, {"1.25 TiB", std::uint64_t{5} << 38},
-        {"0.0000001K", 0}, {"18446744073709551615", 18446744073709551615u}, {"1kb", 1000},
+        {"0", 0},
+        {"100000", 100000},
+        {"17b", 17},
+        {"4G", std::uint64_t{4} << 30},
+        {"512m", 512u << 20},
+        {"1.5GiB", std::uint64_t{3} << 29},
+        {"2 GB", 2000000000},
+        {"0.5k", 512},
+        {"1.25 TiB", std::uint64_t{5} << 38},
+        {"0.0000001K", 0},
+        {"18446744073709551615", 18446744073709551615u},
+        {"1kb", 1000},
     };
     for (const auto& [text, bytes] : cases) {
         const auto r = parse_bytes(text);
@@ -160,8 +170,8 @@ TEST(Environment, ReadsIsaAndThreads) {
         ::setenv("QUERN_THREADS", bad, 1);
         env = read_environment();
         ASSERT_FALSE(env) << bad;
-        EXPECT_EQ(env.error().message, "environment variable QUERN_THREADS is '" + std::string(bad) +
-                                           "'; it must be a number in 1 to 1024");
+        EXPECT_EQ(env.error().message,
+                  "environment variable QUERN_THREADS is '" + std::string(bad) + "'; it must be a number in 1 to 1024");
     }
     ::unsetenv("QUERN_ISA"), ::unsetenv("QUERN_THREADS");
 }

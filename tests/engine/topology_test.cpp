@@ -39,8 +39,9 @@ protected:
     /// cgroup v2 mounted at the usual place; this process in /a/b.
     void cgroup2() {
         put("proc/self/cgroup", "0::/a/b");
-        put("proc/self/mountinfo", "22 1 0:20 / /proc rw shared:5 - proc proc rw\n"
-                                   "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate");
+        put("proc/self/mountinfo",
+            "22 1 0:20 / /proc rw shared:5 - proc proc rw\n"
+            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate");
     }
     Topology read(const std::vector<int>& affinity) { return read_topology(root_.string(), affinity); }
 
