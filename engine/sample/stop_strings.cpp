@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "formats/text.h"
+
 namespace quern::engine {
 namespace {
 
@@ -20,37 +22,44 @@ std::size_t unfinished_character(std::string_view s) {
 
 }  // namespace
 
-StopStrings::StopStrings(const std::vector<std::string>& stops) {
-    for (const std::string& text : stops) {
-        if (text.empty()) continue;
-        Stop s{text, std::vector<std::size_t>(text.size()), 0};
-        for (std::size_t i = 1, k = 0; i < text.size(); ++i) {
-            while (k > 0 && text[k] != text[i]) k = s.border[k - 1];
-            if (text[k] == text[i]) ++k;
+Result<StopMatcher> StopMatcher::create(std::vector<std::string> stops) {
+    StopMatcher m;
+    for (std::string& text : stops) {
+        if (text.empty()) {
+            return Error{Errc::invalid_argument,
+                         cat("stop string ", m.stops_.size(), " is empty; every text would end at once")};
+        }
+        Stop s{std::move(text), {}, 0};
+        s.border.resize(s.text.size());
+        for (std::size_t i = 1, k = 0; i < s.text.size(); ++i) {
+            while (k > 0 && s.text[k] != s.text[i]) k = s.border[k - 1];
+            if (s.text[k] == s.text[i]) ++k;
             s.border[i] = k;
         }
-        stops_.push_back(std::move(s));
+        m.stops_.push_back(std::move(s));
     }
+    return m;
 }
 
-void StopStrings::advance(char byte) {
-    for (Stop& s : stops_) {
+void StopMatcher::advance(char byte) {
+    for (std::size_t n = 0; n < stops_.size(); ++n) {
+        Stop& s = stops_[n];
         while (s.matched > 0 && s.text[s.matched] != byte) s.matched = s.border[s.matched - 1];
         if (s.text[s.matched] == byte) ++s.matched;
         if (s.matched < s.text.size()) continue;
-        if (found_ == nullptr || s.text.size() > found_->size()) found_ = &s.text;
+        if (matched_ < 0 || s.text.size() > stop(matched_).size()) matched_ = static_cast<int>(n);
     }
 }
 
-std::string_view StopStrings::push(std::string_view piece) {
-    if (found_ != nullptr) return {};
+std::string_view StopMatcher::push(std::string_view piece) {
+    if (matched_ >= 0) return {};
     pending_.erase(0, std::exchange(given_, 0));
     for (const char byte : piece) {
         pending_ += byte;
         advance(byte);
-        if (found_ == nullptr) continue;
+        if (matched_ < 0) continue;
         // All of the match is still here: no byte that could begin one was let through.
-        pending_.resize(pending_.size() - found_->size());
+        pending_.resize(pending_.size() - stop(matched_).size());
         given_ = pending_.size();
         return pending_;
     }
@@ -62,18 +71,18 @@ std::string_view StopStrings::push(std::string_view piece) {
     return ready;
 }
 
-std::string_view StopStrings::flush() {
-    if (found_ != nullptr) return {};
+std::string_view StopMatcher::flush() {
+    if (matched_ >= 0) return {};
     pending_.erase(0, given_);
     given_ = pending_.size();
     for (Stop& s : stops_) s.matched = 0;
     return pending_;
 }
 
-void StopStrings::reset() {
+void StopMatcher::reset() {
     pending_.clear();
     given_ = 0;
-    found_ = nullptr;
+    matched_ = -1;
     for (Stop& s : stops_) s.matched = 0;
 }
 
