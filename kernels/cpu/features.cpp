@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the CPU can do AND the operating system saves on a context switch. The one file of kernels with platform headers.
+// What the CPU can do AND the operating system saves on a context switch.
 #include <cstring>
 
 #include "kernels/table.h"

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over one span of the KV cache, giving mergeable partial results (out, max, sum).
 //
-// Order of operations, the same for a row whatever else is in the call: each score is one FMA chain over the dimensions,
-// ascending, then * scale, then soft-cap; the maximum over the visible positions; weights exp(s - max); their sum in 16
-// lanes (position mod 16) over ascending tiles, then the tree of f_reduce_add; each output one FMA chain over the visible
-// positions, ascending, from 0. A masked position takes part in nothing: its V is never read, its score is replaced.
+// Order of operations, the same for a row whatever else is in the call: each score is one FMA chain over the
+// dimensions, ascending, then * scale, then soft-cap; the maximum over the visible positions; weights exp(s - max);
+// their sum in 16 lanes (position mod 16) over ascending tiles, then the tree of f_reduce_add; each output one FMA
+// chain over the visible positions, ascending, from 0. A masked position takes part in nothing: its V is never read,
+// its score is replaced.
 //
 // Both products are the same register tile: R rows x J vectors of accumulators, acc[r][j] += a[r] * b[j]. A tile step
-// loads R + J values for R * J FMAs, and two FMAs a cycle of latency four need eight vectors in flight: AVX-512 takes 24
-// of its 32 registers for accumulators (12 x 2 for scores, 6 x 4 for outputs); AVX2 and NEON have room for 6 pairs or
-// quads.
+// loads R + J values for R * J FMAs, and two FMAs a cycle of latency four need eight vectors in flight: AVX-512 takes
+// 24 of its 32 registers for accumulators (12 x 2 for scores, 6 x 4 for outputs); AVX2 and NEON have room for 6 pairs
+// or quads. The scalar table keeps one: it is the reference, and unrolling would only make it large.
 #pragma once
 
 #include "kernels/cpu/ops/kv_store.inl"
@@ -38,8 +39,8 @@ constexpr int kAttnRowsQK = QUERN_ATTN_ACC >= 24 ? 12 : QUERN_ATTN_ACC;
 constexpr int kAttnRowsPV = QUERN_ATTN_ACC >= 24 ? 6 : QUERN_ATTN_ACC;
 constexpr int kSpan = static_cast<int>(kAttnSpan);
 constexpr int kSpanTiles = kSpan / 16;
-constexpr int kDimChunk = 256;              // dimensions of q packed at a time
-constexpr int kQPitch = kDimChunk + 16;     // off the power of two, so that rows do not share cache sets
+constexpr int kDimChunk = 256;           // dimensions of q packed at a time
+constexpr int kQPitch = kDimChunk + 16;  // off the power of two, so that rows do not share cache sets
 static_assert(std::size_t{kAttnRowsQK} * (kSpan + kQPitch) * sizeof(float) <= kAttnScratch);
 
 /// Vectors beside R rows, so that R * J accumulators fit.
@@ -142,13 +143,12 @@ QUERN_INLINE void softmax_row(const AttnArgs& a, RowRange range, float* s, float
     ml[1] = f_reduce_add(sum);
 }
 
-/// One group of outputs: where V lies and what part of it.
+/// Where V lies and how outputs are laid out.
 struct PvArgs {
     const KvHeadView* kv;
-    int begin;             // the span's first position
-    int n_d;               // head_dim
-    std::size_t v_pitch;   // elements
-    float* out;
+    int begin;            // the span's first position
+    int n_d;              // head_dim
+    std::size_t v_pitch;  // elements
     std::size_t out_stride;
 };
 
@@ -260,7 +260,7 @@ static void attention(const AttnArgs& a) {
     float* s = reinterpret_cast<float*>(a.scratch);
     float* q = s + kAttnRowsQK * kSpan;
     const int total = static_cast<int>(a.n_tokens * a.n_rep);
-    const PvArgs pv{&a.kv, a.begin, static_cast<int>(a.kv.head_dim), (a.kv.head_dim + 15) / 16 * 16, a.out, a.out_stride};
+    const PvArgs pv{&a.kv, a.begin, static_cast<int>(a.kv.head_dim), (a.kv.head_dim + 15) / 16 * 16, a.out_stride};
     for (int row0 = 0; row0 < total; row0 += kAttnRowsQK) {
         const int rows = total - row0 < kAttnRowsQK ? total - row0 : kAttnRowsQK;
         RowRange range[kAttnRowsQK];

@@ -8,12 +8,16 @@
 namespace quern::kernels::QUERN_ISA_NS {
 
 template <KvFormat F>
-static constexpr std::size_t kv_bytes() { return F == KvFormat::F16 ? 2 : 4; }
+static constexpr std::size_t kv_bytes() {
+    return F == KvFormat::F16 ? 2 : 4;
+}
 
 template <KvFormat F>
 QUERN_INLINE void kv_put(std::byte* p, F32x16 v) {
-    if constexpr (F == KvFormat::F16) f_store_f16(p, v);
-    else f_store(reinterpret_cast<float*>(p), v);
+    if constexpr (F == KvFormat::F16)
+        f_store_f16(p, v);
+    else
+        f_store(reinterpret_cast<float*>(p), v);
 }
 
 template <KvFormat F>

@@ -32,9 +32,7 @@ QUERN_INLINE ExpParts exp_parts(F32x16 x) {
 }
 
 /// 2^n for integer n in -126..127.
-QUERN_INLINE F32x16 exp2_int(F32x16 n) {
-    return f_cast_i(i_shl<23>(i_cast_f(f_add(n, f_set1(kRoundMagic + 127.0f)))));
-}
+QUERN_INLINE F32x16 exp2_int(F32x16 n) { return f_cast_i(i_shl<23>(i_cast_f(f_add(n, f_set1(kRoundMagic + 127.0f))))); }
 
 /// exp(x) within 1 ulp: subnormal results kept, 0 below -104, infinity above 88.73, NaN stays NaN.
 QUERN_INLINE F32x16 f_exp(F32x16 x) {

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the tests of element-wise kernels and attention share: the tables of this machine, a seed that can be repeated,
+// buffers that end where memory ends.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace quern::kernels::test {
+
+/// Half the spacing of floats just above 1: the relative error of one rounding.
+inline constexpr double kUlpHalf = 0x1p-24;
+
+inline std::vector<const KernelTable*> runnable_tables() {
+    std::vector<const KernelTable*> out;
+    const std::uint32_t features = cpu_features();
+    for (const KernelTable* t : compiled_tables())
+        if ((t->needs & ~features) == 0) out.push_back(t);
+    return out;
+}
+
+inline const KernelTable& scalar_table() { return **select_table("scalar", 0); }
+
+/// QUERN_TEST_SEED, or a fixed one; printed once so that a failure can be repeated.
+inline std::uint32_t seed() {
+    static const std::uint32_t value = [] {
+        const char* text = std::getenv("QUERN_TEST_SEED");
+        const auto s = text ? static_cast<std::uint32_t>(std::strtoul(text, nullptr, 10)) : 20240611u;
+        std::printf("QUERN_TEST_SEED=%u\n", s);
+        return s;
+    }();
+    return value;
+}
+
+/// n values of T whose last byte is the last byte of a readable page: one element more faults.
+template <class T>
+class Guarded {
+public:
+    explicit Guarded(std::size_t n) : n_(n) {
+        const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+        const std::size_t body = (n * sizeof(T) + page - 1) / page * page;
+        size_ = body + page;
+        void* p = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) throw std::bad_alloc();
+        base_ = static_cast<std::byte*>(p);
+        if (mprotect(base_ + body, page, PROT_NONE) != 0) throw std::bad_alloc();
+        data_ = reinterpret_cast<T*>(base_ + body - n * sizeof(T));
+    }
+    explicit Guarded(const std::vector<T>& from) : Guarded(from.size()) {
+        if (!from.empty()) std::memcpy(data_, from.data(), n_ * sizeof(T));
+    }
+    ~Guarded() { munmap(base_, size_); }
+    Guarded(const Guarded&) = delete;
+    Guarded& operator=(const Guarded&) = delete;
+    T* data() const { return data_; }
+    T& operator[](std::size_t i) const { return data_[i]; }
+    std::size_t size() const { return n_; }
+
+private:
+    std::byte* base_ = nullptr;
+    std::size_t n_, size_ = 0;
+    T* data_ = nullptr;
+};
+
+inline std::vector<float> random_floats(std::size_t n, float spread, std::mt19937& rng) {
+    std::normal_distribution<float> dist(0.0f, spread);
+    std::vector<float> v(n);
+    for (float& x : v) x = dist(rng);
+    return v;
+}
+
+/// The same value to the bit; any NaN equals any NaN, since its sign and payload are the machine's choice.
+inline bool same_bits(float a, float b) {
+    return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) || (std::isnan(a) && std::isnan(b));
+}
+
+/// Index of the first element that differs, or n.
+inline std::size_t first_difference(const float* a, const float* b, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i)
+        if (!same_bits(a[i], b[i])) return i;
+    return n;
+}
+
+/// A test over every table that this machine can run.
+class EveryTable : public testing::TestWithParam<const KernelTable*> {
+protected:
+    const KernelTable& table() const { return *GetParam(); }
+    std::mt19937 rng{seed()};
+};
+
+inline std::string table_name(const testing::TestParamInfo<const KernelTable*>& info) { return info.param->name; }
+
+}  // namespace quern::kernels::test
