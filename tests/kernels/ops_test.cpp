@@ -5,8 +5,10 @@
 #include "tests/kernels/ops_support.h"
 
 #define QUERN_ISA_NS math_under_test
+#include "kernels/cpu/simd/scalar.h"  // before what is written over it
+// clang-format off
 #include "kernels/cpu/ops/math.inl"
-#include "kernels/cpu/simd/scalar.h"
+// clang-format on
 
 namespace quern::kernels::test {
 namespace {
