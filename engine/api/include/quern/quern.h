@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Quern's C99 interface; the same as quern.hpp, call for call (docs/embedding.md has examples).
+ *
+ * Errors. A function that can fail returns a quern_status and takes a quern_error*, which may be NULL. On failure it
+ * fills that in and leaves its outputs NULL or 0 (unless said otherwise); on success the error is not touched. No
+ * function aborts, prints, keeps global state or lets an exception out.
+ * Ownership. "Owned by the caller" means: give it to quern_free. Texts come with a NUL after their last byte; sizes do
+ * not count it. Handles are freed by their own function, which accepts NULL.
+ * Versions. Structs begin with their size, so that programs and libraries of different versions work together: set it
+ * by quern_..._init (options) or to sizeof (outputs). A library ignores fields that came after its version.
+ * Threads. A model may be used by several threads; a session or a sampler by one at a time (except for
+ * quern_session_cancel).
+ */
+#ifndef QUERN_QUERN_H
+#define QUERN_QUERN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __GNUC__
+#define QUERN_API __attribute__((visibility("default")))
+#else
+#define QUERN_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Errors, memory, version ---- */
+
+/* The numbers never change; later versions may add some. */
+typedef enum quern_status {
+    QUERN_OK = 0,
+    QUERN_INVALID_ARGUMENT = 1, /* the caller passed something that cannot be right */
+    QUERN_IO = 2,               /* the operating system refused a read, a mapping, a thread */
+    QUERN_BAD_FILE = 3,         /* the file's bytes contradict each other or its size */
+    QUERN_UNSUPPORTED = 4,      /* well formed, but this build or machine cannot do it */
+    QUERN_OUT_OF_MEMORY = 5,    /* a limit set by the caller or the system would be passed */
+    QUERN_CANCELLED = 6,        /* a callback asked to stop */
+    QUERN_CONTEXT_FULL = 7,     /* no room for another token */
+    QUERN_INTERNAL = 8          /* a bug in Quern */
+} quern_status;
+
+/* What went wrong. A fixed struct on the caller's stack; longer messages are cut. */
+typedef struct quern_error {
+    quern_status status;
+    char message[1012]; /* UTF-8: the file, key, tensor, option or offset, and what to do */
+} quern_error;
+
+/* The library's version, "major.minor.patch"; static. */
+QUERN_API const char* quern_version(void);
+/* "invalid_argument", ...; static; "unknown" for a number that is none of the above. */
+QUERN_API const char* quern_status_name(quern_status status);
+/* Frees what the library says is owned by the caller. NULL is fine. */
+QUERN_API void quern_free(void* memory);
+
+typedef int32_t quern_token;
+typedef struct quern_model quern_model;
+typedef struct quern_session quern_session;
+typedef struct quern_sampler quern_sampler;
+
+/* ---- Model ---- */
+
+enum { QUERN_KV_F16 = 0, QUERN_KV_F32 = 1 };                                            /* kv_type */
+enum { QUERN_LOG_DEBUG = 0, QUERN_LOG_INFO = 1, QUERN_LOG_WARNING = 2, QUERN_LOG_ERROR = 3 }; /* level */
+
+typedef struct quern_model_options {
+    size_t size;
+    int32_t n_threads;             /* 0: one a physical core this process may use */
+    uint32_t n_ctx;                /* tokens the KV cache holds for all sessions together; 0: the model's own */
+    uint32_t n_batch;              /* most tokens a step of prefill takes: 1 to 4096; default 512 */
+    int32_t kv_type;               /* QUERN_KV_F16 or QUERN_KV_F32 */
+    uint64_t memory_limit;         /* bytes for weights, KV cache and buffers together; 0: none */
+    int32_t allow_smaller_context; /* not 0: shrink n_ctx rather than refuse when memory_limit is too small */
+    const char* isa;               /* NULL: the best the CPU has; else "scalar", "avx2", "avx512", "neon" */
+    /* While loading, from the calling thread; done and total in bytes. Return 0 to cancel, else not 0. May be NULL. */
+    int (*on_progress)(const char* stage, uint64_t done, uint64_t total, void* user);
+    /* Messages for a person, while loading. NULL: silent. */
+    void (*on_log)(int32_t level, const char* message, void* user);
+    void* user; /* handed to both */
+} quern_model_options;
+
+/* Texts belong to the model and live as long as it. */
+typedef struct quern_model_info {
+    size_t size;
+    const char *architecture, *name, *weight_type; /* "llama", "SmolLM2 135M Instruct", "Q4_1" */
+    const char *isa, *cpu;                         /* kernels in use; the CPU's own name */
+    uint64_t n_params, file_size;                  /* values in all tensors; bytes */
+    uint32_t n_vocab, n_ctx_train, n_embd, n_layer, n_head, n_head_kv, head_dim;
+    uint32_t n_ctx; /* tokens the KV cache holds */
+    int32_t n_threads;
+    int32_t has_chat_template; /* 0 or 1 */
+} quern_model_info;
+
+/* Bytes, by purpose. */
+typedef struct quern_memory_report {
+    size_t size;
+    uint64_t weights_packed, weights_mapped; /* rearranged copies; read straight from the file's mapping */
+    uint64_t kv_capacity, kv_used, kv_bytes_per_token;
+    uint64_t buffers; /* activations, logits, per-thread scratch */
+    uint64_t total;   /* packed + mapped + kv_capacity + buffers; what memory_limit is compared with */
+} quern_memory_report;
+
+/* Sets every field to its default. struct_size: sizeof(quern_model_options). */
+QUERN_API void quern_model_options_init(quern_model_options* options, size_t struct_size);
+/* Reads, checks and packs the GGUF file at `path` (of a split model: the first part). options: NULL for defaults.
+ * *out: a new handle. QUERN_CANCELLED if on_progress returned 0. */
+QUERN_API quern_status quern_model_load(const char* path, const quern_model_options* options, quern_model** out,
+                                        quern_error* error);
+/* Sessions of the model stay usable; the memory goes with the last of them. */
+QUERN_API void quern_model_free(quern_model* model);
+/* Fills *out, whose size must be set. */
+QUERN_API quern_status quern_model_get_info(const quern_model* model, quern_model_info* out, quern_error* error);
+/* Fills *out, whose size must be set. */
+QUERN_API quern_status quern_model_get_memory(const quern_model* model, quern_memory_report* out, quern_error* error);
+/* The same as a table for a person; owned by the caller. */
+QUERN_API quern_status quern_model_memory_text(const quern_model* model, char** out, quern_error* error);
+/* A metadata value as text, arrays as "[type x count]"; owned by the caller. *out is NULL if the key is absent. */
+QUERN_API quern_status quern_model_metadata(const quern_model* model, const char* key, char** out, quern_error* error);
+/* Metadata keys by index from 0; NULL past the last. Lives as long as the model. */
+QUERN_API const char* quern_model_metadata_key(const quern_model* model, size_t index);
+/* Threads for the next steps: 1 up to the number chosen at load. */
+QUERN_API quern_status quern_model_set_threads(const quern_model* model, int32_t n_threads, quern_error* error);
+
+/* ---- Text ---- */
+
+/* text: n_bytes of UTF-8 (no NUL needed). add_special: add BOS or EOS where the file asks for it. parse_special:
+ * "<|im_end|>" becomes that token; keep it 0 for text of users. *out: [*n_out], owned by the caller. */
+QUERN_API quern_status quern_tokenize(const quern_model* model, const char* text, size_t n_bytes, int add_special,
+                                      int parse_special, quern_token** out, size_t* n_out, quern_error* error);
+/* tokens: [n_tokens]; control tokens give "" unless `special`. Part of a character may stand at either end. *out: bytes
+ * and a NUL, owned by the caller; n_out (may be NULL): bytes without it, as the text may have NULs inside. */
+QUERN_API quern_status quern_detokenize(const quern_model* model, const quern_token* tokens, size_t n_tokens,
+                                        int special, char** out, size_t* n_out, quern_error* error);
+/* 1 if the token ends an answer, else 0. */
+QUERN_API int quern_is_end_of_generation(const quern_model* model, quern_token token);
+
+typedef struct quern_chat_options {
+    size_t size;
+    const char* tools_json;        /* JSON array of tools; NULL: none */
+    const char* variables_json;    /* JSON object of further template variables; NULL: none */
+    const char* chat_template;     /* NULL: the model's own */
+    int32_t add_generation_prompt; /* default 1 */
+} quern_chat_options;
+
+/* Sets every field to its default. struct_size: sizeof(quern_chat_options). */
+QUERN_API void quern_chat_options_init(quern_chat_options* options, size_t struct_size);
+/* Renders a conversation, JSON [{"role": ..., "content": ...}, ...]. options: NULL for defaults. *out: owned by the
+ * caller; n_out (may be NULL): its bytes. */
+QUERN_API quern_status quern_render_chat(const quern_model* model, const char* messages_json,
+                                         const quern_chat_options* options, char** out, size_t* n_out,
+                                         quern_error* error);
+/* The same as tokens; special tokens written inside the messages stay plain text. *out: [*n_out], owned by the
+ * caller. */
+QUERN_API quern_status quern_tokenize_chat(const quern_model* model, const char* messages_json,
+                                           const quern_chat_options* options, quern_token** out, size_t* n_out,
+                                           quern_error* error);
+
+/* ---- Sampler ---- */
+
+typedef struct quern_logit_bias {
+    quern_token token;
+    float bias; /* added to the logit; -INFINITY bans the token */
+} quern_logit_bias;
+
+/* Applied in this order: bias, penalties, top-k, typical, top-p, min-p, temperature, then a draw. */
+typedef struct quern_sampler_options {
+    size_t size;
+    float temperature;       /* 0: greedy; default 0.8 */
+    int32_t top_k;           /* 0: off; default 40 */
+    float top_p;             /* 1: off; default 0.95 */
+    float min_p;             /* 0: off; default 0.05 */
+    float typical_p;         /* 1: off (default) */
+    float repeat_penalty;    /* 1: off (default) */
+    float frequency_penalty; /* 0: off (default) */
+    float presence_penalty;  /* 0: off (default) */
+    int32_t penalty_last_n;  /* tokens that the penalties look back at; -1: all; default 64 */
+    uint64_t seed;           /* same seed, same text; default 0 */
+    const quern_logit_bias* logit_bias; /* [n_logit_bias]; may be NULL if that is 0 */
+    size_t n_logit_bias;
+} quern_sampler_options;
+
+/* Sets every field to its default. struct_size: sizeof(quern_sampler_options). */
+QUERN_API void quern_sampler_options_init(quern_sampler_options* options, size_t struct_size);
+/* For loops of your own. options: NULL for defaults; values out of range are errors that name the field. */
+QUERN_API quern_status quern_sampler_new(const quern_sampler_options* options, uint32_t n_vocab, quern_sampler** out,
+                                         quern_error* error);
+QUERN_API void quern_sampler_free(quern_sampler* sampler);
+/* The next token. logits: [n_logits], n_logits = n_vocab. Fails if each is NaN or -infinity. */
+QUERN_API quern_status quern_sampler_sample(quern_sampler* sampler, const float* logits, size_t n_logits,
+                                            quern_token* out, quern_error* error);
+/* Tells the penalties that `token` was appended (generated or prompt). */
+QUERN_API void quern_sampler_accept(quern_sampler* sampler, quern_token token);
+/* As after quern_sampler_new. */
+QUERN_API void quern_sampler_reset(quern_sampler* sampler);
+
+/* ---- Session: one conversation, its tokens and their KV cache ---- */
+
+/* A new, empty session of at most n_ctx tokens (0: all that the KV cache holds). */
+QUERN_API quern_status quern_session_new(const quern_model* model, uint32_t n_ctx, quern_session** out,
+                                         quern_error* error);
+QUERN_API void quern_session_free(quern_session* session);
+/* Appends tokens: [n_tokens]. On an error nothing was appended. */
+QUERN_API quern_status quern_session_decode(quern_session* session, const quern_token* tokens, size_t n_tokens,
+                                            quern_error* error);
+/* The same, with the logits after each token: *out is [n_tokens][n_vocab], row-major, owned by the caller. */
+QUERN_API quern_status quern_session_decode_all(quern_session* session, const quern_token* tokens, size_t n_tokens,
+                                                float** out, quern_error* error);
+/* Logits after the last token, [*n_out] = [n_vocab]; NULL and 0 before the first decode. Valid until the next call. */
+QUERN_API const float* quern_session_logits(const quern_session* session, size_t* n_out);
+/* The session's tokens, [*n_out]. Valid until the next call. */
+QUERN_API const quern_token* quern_session_tokens(const quern_session* session, size_t* n_out);
+/* Most tokens the session can hold. */
+QUERN_API uint32_t quern_session_n_ctx(const quern_session* session);
+/* Forgets all but the first n_tokens tokens. */
+QUERN_API quern_status quern_session_truncate(quern_session* session, uint32_t n_tokens, quern_error* error);
+/* From any thread: lets quern_session_generate return soon, with QUERN_STOP_CANCELLED. */
+QUERN_API void quern_session_cancel(quern_session* session);
+
+enum { /* stop_reason */
+    QUERN_STOP_END_OF_GENERATION = 0,
+    QUERN_STOP_MAX_TOKENS = 1,
+    QUERN_STOP_STRING = 2,
+    QUERN_STOP_CONTEXT_FULL = 3,
+    QUERN_STOP_CANCELLED = 4
+};
+
+typedef struct quern_generate_options {
+    size_t size;
+    const quern_sampler_options* sampler; /* NULL: defaults */
+    int64_t max_tokens;                   /* -1 (default): until the model ends or the context is full */
+    const char* const* stop;              /* [n_stop] texts that end the answer; not part of the result */
+    size_t n_stop;
+    int32_t ignore_end_of_generation; /* default 0 */
+    /* Each piece of finished text: n_bytes of whole UTF-8 characters and a NUL. Return 0 to stop. May be NULL. */
+    int (*on_text)(const char* text, size_t n_bytes, void* user);
+    /* After each prefill step: prompt tokens done and in all. Return 0 to stop. May be NULL. */
+    int (*on_prefill)(uint32_t done, uint32_t total, void* user);
+    void* user; /* handed to both */
+} quern_generate_options;
+
+/* Memory belongs to the caller: give the struct to quern_generate_result_clear. */
+typedef struct quern_generate_result {
+    size_t size;
+    char* text;
+    size_t n_text; /* bytes of text */
+    quern_token* tokens;
+    size_t n_tokens;     /* generated, without the one that ended generation */
+    char* stop_string;   /* the one found; NULL: none */
+    int32_t stop_reason; /* QUERN_STOP_... */
+    uint32_t n_prompt, n_generated;
+    double prompt_seconds, generate_seconds, first_token_seconds;
+} quern_generate_result;
+
+/* Sets every field to its default. struct_size: sizeof(quern_generate_options). */
+QUERN_API void quern_generate_options_init(quern_generate_options* options, size_t struct_size);
+/* Appends prompt [n_prompt], then samples and appends tokens until something stops it; all stay in the session, so a
+ * conversation goes on with the next call. options: NULL for defaults. *out: size must be set; what it held before is
+ * overwritten, not freed. */
+QUERN_API quern_status quern_session_generate(quern_session* session, const quern_token* prompt, size_t n_prompt,
+                                              const quern_generate_options* options, quern_generate_result* out,
+                                              quern_error* error);
+/* Frees what the result holds and sets all but its size to 0. */
+QUERN_API void quern_generate_result_clear(quern_generate_result* result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <map>
+
+#include "engine/api/model_impl.h"
+#include "engine/core/env.h"
+#include "engine/core/memory.h"
+#include "engine/core/topology.h"
+#include "engine/text/chat.h"
+
+namespace quern {
+namespace {
+
+constexpr std::uint32_t kMaxBatch = 4096;
+
+Error bad_option(const std::string& what) { return {Errc::invalid_argument, what}; }
+
+Status check_options(const ModelOptions& o) {
+    if (o.n_threads < 0 || o.n_threads > static_cast<int>(engine::ThreadPool::kMaxThreads))
+        return bad_option("n_threads is " + std::to_string(o.n_threads) + "; it is 0 (choose) to " + std::to_string(engine::ThreadPool::kMaxThreads));
+    if (o.n_batch < 1 || o.n_batch > kMaxBatch) return bad_option("n_batch is " + std::to_string(o.n_batch) + "; it is 1 to " + std::to_string(kMaxBatch));
+    if (o.kv_type != KvType::f16 && o.kv_type != KvType::f32) return bad_option("kv_type is neither f16 nor f32");
+    return {};
+}
+
+/// The type that most of the model's bytes have.
+std::string main_type(const gguf::File& f) {
+    std::map<DType, std::uint64_t> bytes;
+    for (const auto& t : f.tensors()) bytes[t.type] += t.data.size();
+    const auto best = std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+    return best == bytes.end() ? "" : quern::info(best->first).name;
+}
+
+ModelInfo make_info(const gguf::File& f, const engine::Executor& e, bool has_template) {
+    const engine::Hparams& h = e.hparams();
+    ModelInfo i;
+    i.architecture = h.arch->name;
+    i.name = h.name;
+    i.weight_type = main_type(f);
+    for (const auto& t : f.tensors()) i.n_params += t.n_elements();
+    i.file_size = f.file_size();
+    i.n_vocab = h.n_vocab; i.n_ctx_train = h.n_ctx_train; i.n_embd = h.n_embd; i.n_layer = h.n_layer;
+    i.n_head = h.max_head(); i.n_head_kv = h.max_head_kv(); i.head_dim = h.head_dim;
+    i.n_ctx = e.n_ctx();
+    i.isa = e.table().name;
+    char cpu[64];
+    i.cpu = kernels::cpu_name(cpu, sizeof cpu);
+    i.n_threads = static_cast<int>(e.threads());
+    i.has_chat_template = has_template;
+    return i;
+}
+
+std::string scalar_text(const gguf::Value& v) {
+    using T = gguf::ValueType;
+    float f;
+    double d;
+    switch (v.type) {
+        case T::string: return std::string(v.string);
+        case T::array: return "[" + std::string(gguf::value_type_name(v.array.element)) + " x " + std::to_string(v.array.count) + "]";
+        case T::boolean: return v.bits ? "true" : "false";
+        case T::i8: return std::to_string(static_cast<std::int8_t>(v.bits));
+        case T::i16: return std::to_string(static_cast<std::int16_t>(v.bits));
+        case T::i32: return std::to_string(static_cast<std::int32_t>(v.bits));
+        case T::i64: return std::to_string(static_cast<std::int64_t>(v.bits));
+        case T::f32: { const auto u = static_cast<std::uint32_t>(v.bits); std::memcpy(&f, &u, 4); d = f; break; }
+        case T::f64: std::memcpy(&d, &v.bits, 8); break;
+        default: return std::to_string(v.bits);
+    }
+    char text[32];
+    std::snprintf(text, sizeof text, "%.9g", d);
+    return text;
+}
+
+/// Tokenizer and chat template of the file; both may be absent, neither may be broken.
+Status read_text_side(Model::Impl& m) {
+    const gguf::File& f = *m.file;
+    if (f.find("tokenizer.ggml.model")) {
+        auto t = text::Tokenizer::create(f);
+        if (!t) return std::move(t).error();
+        m.tokenizer = std::move(*t);
+    }
+    if (f.find("tokenizer.chat_template")) {
+        auto source = f.get_string("tokenizer.chat_template");
+        if (!source) return std::move(source).error();
+        auto t = text::jinja::Template::parse(*source);
+        if (t) m.chat_template = std::move(*t);   // a template that cannot be parsed is reported when it is asked for
+    }
+    return {};
+}
+
+}  // namespace
+
+const char* version() { return QUERN_VERSION; }
+
+Status Model::Impl::need_tokenizer() const {
+    if (tokenizer) return {};
+    return Error{Errc::unsupported, file->path() + ": the file has no tokenizer (key 'tokenizer.ggml.model'); work with token ids"};
+}
+
+Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
+    if (auto s = check_options(o); !s) return std::move(s).error();
+    auto env = engine::read_environment();
+    if (!env) return std::move(env).error();
+    const auto log = [&](LogLevel level, const std::string& text) { if (o.on_log) o.on_log(level, text); };
+
+    auto impl = std::make_shared<Impl>();
+    auto file = gguf::File::open(path);
+    if (!file) return std::move(file).error();
+    impl->file.emplace(std::move(*file));
+    for (const auto& m : impl->file->mappings()) m->will_need(0, m->bytes().size());
+    if (auto s = read_text_side(*impl); !s) return std::move(s).error();
+
+    const engine::Topology topology = engine::read_topology();
+    engine::ExecutorOptions e;
+    const int asked = o.n_threads ? o.n_threads : env->n_threads;
+    e.n_threads = asked ? static_cast<std::uint32_t>(asked) : topology.n_threads;
+    e.isa = o.isa.empty() ? env->isa : o.isa;
+    e.memory_limit = o.memory_limit;
+    e.n_ctx = o.n_ctx;
+    e.allow_smaller_context = o.allow_smaller_context;
+    e.kv_format = o.kv_type == KvType::f32 ? kernels::KvFormat::F32 : kernels::KvFormat::F16;
+    e.n_batch = o.n_batch;
+    e.log = [&](const std::string& text) { log(LogLevel::warning, text); };
+    if (o.on_progress) e.progress = [&](std::uint64_t done, std::uint64_t total) { return o.on_progress({"packing weights", done, total}); };
+    auto executor = engine::Executor::create(*impl->file, e);
+    if (!executor) return std::move(executor).error();
+    impl->executor = std::move(*executor);
+    if (impl->tokenizer && impl->tokenizer->n_vocab() > impl->executor->hparams().n_vocab)
+        return Error{Errc::bad_file, path + ": key 'tokenizer.ggml.tokens' has " + std::to_string(impl->tokenizer->n_vocab()) + " tokens, tensor 'token_embd.weight' only " + std::to_string(impl->executor->hparams().n_vocab) + " rows"};
+    impl->info = make_info(*impl->file, *impl->executor, impl->chat_template != nullptr);
+    log(LogLevel::info, impl->info.name + ": " + impl->info.architecture + ", " + impl->info.weight_type + ", kernels " + impl->info.isa + ", " + std::to_string(e.n_threads) + " threads" + (asked ? "" : " (" + topology.reason + ")"));
+    return Model(std::move(impl));
+}
+
+const ModelInfo& Model::info() const { return impl_->info; }
+
+MemoryReport Model::memory_report() const {
+    const engine::BackendMemory m = impl_->executor->memory();
+    const engine::PagePool& pages = impl_->executor->pages();
+    MemoryReport r;
+    r.weights_packed = m.weights_packed;
+    r.weights_mapped = m.weights_mapped;
+    r.kv_capacity = pages.capacity_bytes();
+    r.kv_used = pages.used_bytes();
+    r.kv_bytes_per_token = pages.shape().page_bytes() / pages.shape().page_tokens;
+    r.buffers = m.buffers;
+    r.total = r.weights_packed + r.weights_mapped + r.kv_capacity + r.buffers;
+    return r;
+}
+
+std::string MemoryReport::to_string() const {
+    std::string out;
+    const auto line = [&](const char* name, std::uint64_t bytes) {
+        std::string size = engine::format_bytes(bytes), head = name;
+        head.resize(24, ' ');
+        out += head + std::string(size.size() < 12 ? 12 - size.size() : 0, ' ') + size + "\n";
+    };
+    line("weights, packed", weights_packed);
+    line("weights, mapped", weights_mapped);
+    line("KV cache, capacity", kv_capacity);
+    line("  in use", kv_used);
+    line("  a token", kv_bytes_per_token);
+    line("buffers", buffers);
+    line("total", total);
+    return out;
+}
+
+std::optional<std::string> Model::metadata(std::string_view key) const {
+    const gguf::Value* v = impl_->file->find(key);
+    if (!v) return std::nullopt;
+    return scalar_text(*v);
+}
+
+std::vector<std::string> Model::metadata_keys() const {
+    std::vector<std::string> out;
+    for (const auto& v : impl_->file->metadata()) out.emplace_back(v.key);
+    return out;
+}
+
+Result<std::vector<Token>> Model::tokenize(std::string_view text, TokenizeOptions o) const {
+    if (auto s = impl_->need_tokenizer(); !s) return std::move(s).error();
+    return impl_->tokenizer->encode(text, {.add_special = o.add_special, .parse_special = o.parse_special});
+}
+
+Result<std::string> Model::token_text(Token token, bool special) const {
+    if (auto s = impl_->need_tokenizer(); !s) return std::move(s).error();
+    if (token < 0 || static_cast<std::uint32_t>(token) >= impl_->info.n_vocab)
+        return bad_option("token " + std::to_string(token) + " is outside the vocabulary of " + std::to_string(impl_->info.n_vocab));
+    return std::string(impl_->tokenizer->piece(token, special));
+}
+
+Result<std::string> Model::detokenize(std::span<const Token> tokens, bool special) const {
+    if (auto s = impl_->need_tokenizer(); !s) return std::move(s).error();
+    return impl_->tokenizer->decode(tokens, special);
+}
+
+bool Model::is_end_of_generation(Token token) const { return impl_->tokenizer && impl_->tokenizer->is_end_of_generation(token); }
+
+Result<Session> Model::new_session(std::uint32_t n_ctx) const {
+    const std::uint32_t most = impl_->executor->n_ctx();
+    if (n_ctx > most) return bad_option("a session of " + std::to_string(n_ctx) + " tokens is longer than the KV cache, which holds " + std::to_string(most) + "; load with a larger n_ctx");
+    return Session(std::make_unique<Session::Impl>(impl_, n_ctx ? n_ctx : most));
+}
+
+Status Model::set_threads(int n) const {
+    if (n < 1 || static_cast<std::uint32_t>(n) > impl_->executor->max_threads())
+        return bad_option("n_threads is " + std::to_string(n) + "; this model was loaded with 1 to " + std::to_string(impl_->executor->max_threads()));
+    impl_->executor->set_threads(static_cast<std::uint32_t>(n));
+    return {};
+}
+
+}  // namespace quern

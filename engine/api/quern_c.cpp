@@ -1,0 +1,588 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C interface over the C++ one. Nothing is decided here: each function checks pointers, converts, and forwards.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <iterator>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "formats/text.h"
+#include "quern/quern.h"
+#include "quern/quern.hpp"
+
+struct quern_model {
+    quern::Model model;
+    std::vector<std::string> keys;
+};
+struct quern_session {
+    quern::Session session;
+};
+struct quern_sampler {
+    quern::Sampler sampler;
+};
+
+namespace {
+
+using quern::cat;
+using quern::Errc;
+using quern::Error;
+using quern::Status;
+
+static_assert(std::is_same_v<quern_token, quern::Token>);
+static_assert(QUERN_INVALID_ARGUMENT == int(Errc::invalid_argument) && QUERN_IO == int(Errc::io) &&
+              QUERN_BAD_FILE == int(Errc::bad_file) && QUERN_UNSUPPORTED == int(Errc::unsupported) &&
+              QUERN_OUT_OF_MEMORY == int(Errc::out_of_memory) && QUERN_CANCELLED == int(Errc::cancelled) &&
+              QUERN_CONTEXT_FULL == int(Errc::context_full) && QUERN_INTERNAL == int(Errc::internal));
+static_assert(QUERN_KV_F16 == int(quern::KvType::f16) && QUERN_KV_F32 == int(quern::KvType::f32));
+static_assert(QUERN_LOG_DEBUG == int(quern::LogLevel::debug) && QUERN_LOG_ERROR == int(quern::LogLevel::error));
+static_assert(QUERN_STOP_END_OF_GENERATION == int(quern::StopReason::end_of_generation) &&
+              QUERN_STOP_MAX_TOKENS == int(quern::StopReason::max_tokens) &&
+              QUERN_STOP_STRING == int(quern::StopReason::stop_string) &&
+              QUERN_STOP_CONTEXT_FULL == int(quern::StopReason::context_full) &&
+              QUERN_STOP_CANCELLED == int(quern::StopReason::cancelled));
+
+quern_status report(quern_error* error, Errc code, std::string_view message) noexcept {
+    const auto status = static_cast<quern_status>(code);
+    if (error == nullptr) return status;
+    error->status = status;
+    std::size_t n = std::min(message.size(), sizeof error->message - 1);
+    if (n < message.size()) {
+        while (n > 0 && (static_cast<unsigned char>(message[n]) & 0xc0) == 0x80) --n;  // no half of a character
+    }
+    std::memcpy(error->message, message.data(), n);
+    error->message[n] = '\0';
+    return status;
+}
+
+/// Runs f, which returns a Status, and turns failures and exceptions into a quern_status.
+template <class F>
+quern_status guarded(quern_error* error, F f) noexcept {
+    try {
+        const Status s = f();
+        return s ? QUERN_OK : report(error, s.error().code, s.error().message);
+    } catch (const std::bad_alloc&) {
+        return report(error, Errc::out_of_memory, "the system has no memory left for this call");
+    } catch (const std::exception& e) {
+        return report(error, Errc::internal, e.what());
+    } catch (...) {
+        return report(error, Errc::internal, "an exception of unknown type");
+    }
+}
+
+Error null_argument(std::string_view name) { return {Errc::invalid_argument, cat(name, " is NULL")}; }
+
+/// Copies what caller and library both know of a struct with a size in front; `out` has the defaults of the rest.
+template <class T>
+Status read_struct(const T* in, T& out, std::string_view name) {
+    if (in == nullptr) return {};
+    // No version had less than these; a struct that was never initialised is likely to show here.
+    if (in->size < sizeof in->size + sizeof(void*) || in->size > 65536) {
+        return Error{Errc::invalid_argument,
+                     cat(name, ".size is ", in->size, "; set the struct up with ", name, "_init, giving its sizeof")};
+    }
+    std::memcpy(static_cast<void*>(&out), in, std::min(in->size, sizeof out));
+    return {};
+}
+
+/// Fills a caller's output struct as far as the caller knows it.
+template <class T>
+Status write_struct(T* out, T value, std::string_view name) {
+    if (out == nullptr) return null_argument("out");
+    if (out->size < sizeof out->size + sizeof(void*) || out->size > 65536) {
+        return Error{Errc::invalid_argument,
+                     cat(name, ".size is ", out->size, "; set it to sizeof(", name, ") before the call")};
+    }
+    value.size = out->size;
+    std::memcpy(static_cast<void*>(out), &value, std::min(out->size, sizeof value));
+    return {};
+}
+
+/// `options` with everything past the size field set from `defaults`, as far as struct_size reaches.
+template <class T>
+void init_struct(T* options, std::size_t struct_size, T defaults) {
+    if (options == nullptr || struct_size < sizeof defaults.size) return;
+    std::memset(static_cast<void*>(options), 0, struct_size);
+    defaults.size = struct_size;
+    std::memcpy(static_cast<void*>(options), &defaults, std::min(struct_size, sizeof defaults));
+}
+
+/// A copy that the caller owns, one zero element longer. Throws bad_alloc.
+template <class T>
+T* copy_out(const T* data, std::size_t n) {
+    auto* p = static_cast<T*>(std::malloc((n + 1) * sizeof(T)));
+    if (p == nullptr) throw std::bad_alloc();
+    if (n != 0) std::memcpy(p, data, n * sizeof(T));
+    p[n] = T{};
+    return p;
+}
+char* copy_out(std::string_view s) { return copy_out(s.data(), s.size()); }
+
+const char* or_empty(const char* s) { return s != nullptr ? s : ""; }
+
+quern_model_options default_model_options() {
+    const quern::ModelOptions d;
+    quern_model_options o{};
+    o.size = sizeof o;
+    o.n_threads = d.n_threads;
+    o.n_ctx = d.n_ctx;
+    o.n_batch = d.n_batch;
+    o.kv_type = static_cast<std::int32_t>(d.kv_type);
+    o.memory_limit = d.memory_limit;
+    o.allow_smaller_context = d.allow_smaller_context;
+    return o;
+}
+
+quern_chat_options default_chat_options() {
+    quern_chat_options o{};
+    o.size = sizeof o;
+    o.add_generation_prompt = quern::ChatOptions{}.add_generation_prompt;
+    return o;
+}
+
+quern_sampler_options default_sampler_options() {
+    const quern::SamplerOptions d;
+    quern_sampler_options o{};
+    o.size = sizeof o;
+    o.temperature = d.temperature;
+    o.top_k = d.top_k;
+    o.top_p = d.top_p;
+    o.min_p = d.min_p;
+    o.typical_p = d.typical_p;
+    o.repeat_penalty = d.repeat_penalty;
+    o.frequency_penalty = d.frequency_penalty;
+    o.presence_penalty = d.presence_penalty;
+    o.penalty_last_n = d.penalty_last_n;
+    o.seed = d.seed;
+    return o;
+}
+
+quern_generate_options default_generate_options() {
+    quern_generate_options o{};
+    o.size = sizeof o;
+    o.max_tokens = quern::GenerateOptions{}.max_tokens;
+    return o;
+}
+
+Status convert(const quern_model_options* in, quern::ModelOptions& out) {
+    quern_model_options o = default_model_options();
+    if (Status s = read_struct(in, o, "quern_model_options"); !s) return s;
+    out.n_threads = o.n_threads;
+    out.n_ctx = o.n_ctx;
+    out.n_batch = o.n_batch;
+    out.kv_type = static_cast<quern::KvType>(o.kv_type);
+    out.memory_limit = o.memory_limit;
+    out.allow_smaller_context = o.allow_smaller_context != 0;
+    out.isa = or_empty(o.isa);
+    if (o.on_progress != nullptr) {
+        out.on_progress = [o](const quern::LoadProgress& p) {
+            return o.on_progress(p.stage, p.done, p.total, o.user) != 0;
+        };
+    }
+    if (o.on_log != nullptr) {
+        out.on_log = [o](quern::LogLevel level, std::string_view text) {
+            o.on_log(static_cast<std::int32_t>(level), std::string(text).c_str(), o.user);
+        };
+    }
+    return {};
+}
+
+Status convert(const quern_chat_options* in, quern::ChatOptions& out) {
+    quern_chat_options o = default_chat_options();
+    if (Status s = read_struct(in, o, "quern_chat_options"); !s) return s;
+    out.tools_json = or_empty(o.tools_json);
+    out.variables_json = or_empty(o.variables_json);
+    out.chat_template = or_empty(o.chat_template);
+    out.add_generation_prompt = o.add_generation_prompt != 0;
+    return {};
+}
+
+Status convert(const quern_sampler_options* in, quern::SamplerOptions& out) {
+    quern_sampler_options o = default_sampler_options();
+    if (Status s = read_struct(in, o, "quern_sampler_options"); !s) return s;
+    if (o.logit_bias == nullptr && o.n_logit_bias != 0) return null_argument("quern_sampler_options.logit_bias");
+    out.temperature = o.temperature;
+    out.top_k = o.top_k;
+    out.top_p = o.top_p;
+    out.min_p = o.min_p;
+    out.typical_p = o.typical_p;
+    out.repeat_penalty = o.repeat_penalty;
+    out.frequency_penalty = o.frequency_penalty;
+    out.presence_penalty = o.presence_penalty;
+    out.penalty_last_n = o.penalty_last_n;
+    out.seed = o.seed;
+    for (std::size_t i = 0; i < o.n_logit_bias; ++i)
+        out.logit_bias.emplace_back(o.logit_bias[i].token, o.logit_bias[i].bias);
+    return {};
+}
+
+Status convert(const quern_generate_options* in, quern::GenerateOptions& out) {
+    quern_generate_options o = default_generate_options();
+    if (Status s = read_struct(in, o, "quern_generate_options"); !s) return s;
+    if (Status s = convert(o.sampler, out.sampler); !s) return s;
+    if (o.stop == nullptr && o.n_stop != 0) return null_argument("quern_generate_options.stop");
+    out.max_tokens = o.max_tokens;
+    for (std::size_t i = 0; i < o.n_stop; ++i) {
+        if (o.stop[i] == nullptr) return null_argument(cat("quern_generate_options.stop[", i, "]"));
+        out.stop.emplace_back(o.stop[i]);
+    }
+    out.ignore_end_of_generation = o.ignore_end_of_generation != 0;
+    if (o.on_text != nullptr) {
+        out.on_text = [o](std::string_view text) {
+            return o.on_text(std::string(text).c_str(), text.size(), o.user) != 0;
+        };
+    }
+    if (o.on_prefill != nullptr) {
+        out.on_prefill = [o](std::uint32_t done, std::uint32_t total) {
+            return o.on_prefill(done, total, o.user) != 0;
+        };
+    }
+    return {};
+}
+
+}  // namespace
+
+// A pointer that must be there; for use in a function that returns Status.
+#define QUERN_NEED(pointer) \
+    if ((pointer) == nullptr) return null_argument(#pointer)
+
+const char* quern_version(void) { return quern::version(); }
+
+const char* quern_status_name(quern_status status) {
+    static constexpr const char* names[] = {"ok",        "invalid_argument", "io",
+                                            "bad_file",  "unsupported",      "out_of_memory",
+                                            "cancelled", "context_full",     "internal"};
+    const auto i = static_cast<std::size_t>(status);
+    return i < std::size(names) ? names[i] : "unknown";
+}
+
+void quern_free(void* memory) { std::free(memory); }
+
+// ---- Model ----
+
+void quern_model_options_init(quern_model_options* options, size_t struct_size) {
+    init_struct(options, struct_size, default_model_options());
+}
+
+quern_status quern_model_load(const char* path, const quern_model_options* options, quern_model** out,
+                              quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(path);
+        quern::ModelOptions o;
+        if (Status s = convert(options, o); !s) return s;
+        auto model = quern::Model::load(path, o);
+        if (!model) return std::move(model).error();
+        auto keys = model->metadata_keys();
+        *out = new quern_model{*std::move(model), std::move(keys)};
+        return {};
+    });
+}
+
+void quern_model_free(quern_model* model) { delete model; }
+
+quern_status quern_model_get_info(const quern_model* model, quern_model_info* out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(model);
+        const quern::ModelInfo& i = model->model.info();
+        quern_model_info c{};
+        c.architecture = i.architecture.c_str();
+        c.name = i.name.c_str();
+        c.weight_type = i.weight_type.c_str();
+        c.isa = i.isa.c_str();
+        c.cpu = i.cpu.c_str();
+        c.n_params = i.n_params;
+        c.file_size = i.file_size;
+        c.n_vocab = i.n_vocab;
+        c.n_ctx_train = i.n_ctx_train;
+        c.n_embd = i.n_embd;
+        c.n_layer = i.n_layer;
+        c.n_head = i.n_head;
+        c.n_head_kv = i.n_head_kv;
+        c.head_dim = i.head_dim;
+        c.n_ctx = i.n_ctx;
+        c.n_threads = i.n_threads;
+        c.has_chat_template = i.has_chat_template;
+        return write_struct(out, c, "quern_model_info");
+    });
+}
+
+quern_status quern_model_get_memory(const quern_model* model, quern_memory_report* out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(model);
+        const quern::MemoryReport r = model->model.memory_report();
+        return write_struct(out,
+                            quern_memory_report{0, r.weights_packed, r.weights_mapped, r.kv_capacity, r.kv_used,
+                                                r.kv_bytes_per_token, r.buffers, r.total},
+                            "quern_memory_report");
+    });
+}
+
+quern_status quern_model_memory_text(const quern_model* model, char** out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(model);
+        *out = copy_out(model->model.memory_report().to_string());
+        return {};
+    });
+}
+
+quern_status quern_model_metadata(const quern_model* model, const char* key, char** out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(model);
+        QUERN_NEED(key);
+        if (const auto value = model->model.metadata(key)) *out = copy_out(*value);
+        return {};
+    });
+}
+
+const char* quern_model_metadata_key(const quern_model* model, size_t index) {
+    return model != nullptr && index < model->keys.size() ? model->keys[index].c_str() : nullptr;
+}
+
+quern_status quern_model_set_threads(const quern_model* model, int32_t n_threads, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(model);
+        return model->model.set_threads(n_threads);
+    });
+}
+
+// ---- Text ----
+
+namespace {
+
+/// Hands a result of text or tokens to the caller.
+template <class T>
+Status hand_out(const T& result, auto** out, std::size_t* n_out) {
+    if (!result) return result.error();
+    *out = copy_out(result->data(), result->size());
+    if (n_out != nullptr) *n_out = result->size();
+    return {};
+}
+
+}  // namespace
+
+quern_status quern_tokenize(const quern_model* model, const char* text, size_t n_bytes, int add_special,
+                            int parse_special, quern_token** out, size_t* n_out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        QUERN_NEED(n_out);
+        *out = nullptr, *n_out = 0;
+        QUERN_NEED(model);
+        if (n_bytes != 0) QUERN_NEED(text);
+        return hand_out(model->model.tokenize({text, n_bytes}, {add_special != 0, parse_special != 0}), out, n_out);
+    });
+}
+
+quern_status quern_detokenize(const quern_model* model, const quern_token* tokens, size_t n_tokens, int special,
+                              char** out, size_t* n_out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        if (n_out != nullptr) *n_out = 0;
+        QUERN_NEED(model);
+        if (n_tokens != 0) QUERN_NEED(tokens);
+        return hand_out(model->model.detokenize({tokens, n_tokens}, special != 0), out, n_out);
+    });
+}
+
+int quern_is_end_of_generation(const quern_model* model, quern_token token) {
+    return model != nullptr && model->model.is_end_of_generation(token);
+}
+
+void quern_chat_options_init(quern_chat_options* options, size_t struct_size) {
+    init_struct(options, struct_size, default_chat_options());
+}
+
+quern_status quern_render_chat(const quern_model* model, const char* messages_json, const quern_chat_options* options,
+                               char** out, size_t* n_out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        if (n_out != nullptr) *n_out = 0;
+        QUERN_NEED(model);
+        QUERN_NEED(messages_json);
+        quern::ChatOptions o;
+        if (Status s = convert(options, o); !s) return s;
+        return hand_out(model->model.render_chat(messages_json, o), out, n_out);
+    });
+}
+
+quern_status quern_tokenize_chat(const quern_model* model, const char* messages_json, const quern_chat_options* options,
+                                 quern_token** out, size_t* n_out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        QUERN_NEED(n_out);
+        *out = nullptr, *n_out = 0;
+        QUERN_NEED(model);
+        QUERN_NEED(messages_json);
+        quern::ChatOptions o;
+        if (Status s = convert(options, o); !s) return s;
+        return hand_out(model->model.tokenize_chat(messages_json, o), out, n_out);
+    });
+}
+
+// ---- Sampler ----
+
+void quern_sampler_options_init(quern_sampler_options* options, size_t struct_size) {
+    init_struct(options, struct_size, default_sampler_options());
+}
+
+quern_status quern_sampler_new(const quern_sampler_options* options, uint32_t n_vocab, quern_sampler** out,
+                               quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        quern::SamplerOptions o;
+        if (Status s = convert(options, o); !s) return s;
+        auto sampler = quern::Sampler::create(o, n_vocab);
+        if (!sampler) return std::move(sampler).error();
+        *out = new quern_sampler{*std::move(sampler)};
+        return {};
+    });
+}
+
+void quern_sampler_free(quern_sampler* sampler) { delete sampler; }
+
+quern_status quern_sampler_sample(quern_sampler* sampler, const float* logits, size_t n_logits, quern_token* out,
+                                  quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = 0;
+        QUERN_NEED(sampler);
+        QUERN_NEED(logits);
+        const auto token = sampler->sampler.sample({logits, n_logits});
+        if (!token) return token.error();
+        *out = *token;
+        return {};
+    });
+}
+
+void quern_sampler_accept(quern_sampler* sampler, quern_token token) {
+    if (sampler != nullptr) sampler->sampler.accept(token);
+}
+
+void quern_sampler_reset(quern_sampler* sampler) {
+    if (sampler != nullptr) sampler->sampler.reset();
+}
+
+// ---- Session ----
+
+quern_status quern_session_new(const quern_model* model, uint32_t n_ctx, quern_session** out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(model);
+        auto session = model->model.new_session(n_ctx);
+        if (!session) return std::move(session).error();
+        *out = new quern_session{*std::move(session)};
+        return {};
+    });
+}
+
+void quern_session_free(quern_session* session) { delete session; }
+
+quern_status quern_session_decode(quern_session* session, const quern_token* tokens, size_t n_tokens,
+                                  quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(session);
+        if (n_tokens != 0) QUERN_NEED(tokens);
+        return session->session.decode({tokens, n_tokens});
+    });
+}
+
+quern_status quern_session_decode_all(quern_session* session, const quern_token* tokens, size_t n_tokens, float** out,
+                                      quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(session);
+        if (n_tokens != 0) QUERN_NEED(tokens);
+        std::vector<float> logits;
+        if (Status s = session->session.decode_all({tokens, n_tokens}, logits); !s) return s;
+        *out = copy_out(logits.data(), logits.size());
+        return {};
+    });
+}
+
+const float* quern_session_logits(const quern_session* session, size_t* n_out) {
+    const auto logits = session != nullptr ? session->session.logits() : std::span<const float>{};
+    if (n_out != nullptr) *n_out = logits.size();
+    return logits.empty() ? nullptr : logits.data();
+}
+
+const quern_token* quern_session_tokens(const quern_session* session, size_t* n_out) {
+    const auto tokens = session != nullptr ? session->session.tokens() : std::span<const quern_token>{};
+    if (n_out != nullptr) *n_out = tokens.size();
+    return tokens.empty() ? nullptr : tokens.data();
+}
+
+uint32_t quern_session_n_ctx(const quern_session* session) { return session != nullptr ? session->session.n_ctx() : 0; }
+
+quern_status quern_session_truncate(quern_session* session, uint32_t n_tokens, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(session);
+        return session->session.truncate(n_tokens);
+    });
+}
+
+void quern_session_cancel(quern_session* session) {
+    if (session != nullptr) session->session.cancel();
+}
+
+void quern_generate_options_init(quern_generate_options* options, size_t struct_size) {
+    init_struct(options, struct_size, default_generate_options());
+}
+
+quern_status quern_session_generate(quern_session* session, const quern_token* prompt, size_t n_prompt,
+                                    const quern_generate_options* options, quern_generate_result* out,
+                                    quern_error* error) {
+    quern_generate_result c{};
+    const quern_status status = guarded(error, [&]() -> Status {
+        if (Status s = write_struct(out, c, "quern_generate_result"); !s) return s;
+        QUERN_NEED(session);
+        if (n_prompt != 0) QUERN_NEED(prompt);
+        quern::GenerateOptions o;
+        if (Status s = convert(options, o); !s) return s;
+        const auto result = session->session.generate({prompt, n_prompt}, o);
+        if (!result) return result.error();
+        c.text = copy_out(result->text);
+        c.n_text = result->text.size();
+        c.tokens = copy_out(result->tokens.data(), result->tokens.size());
+        c.n_tokens = result->tokens.size();
+        if (result->stop_reason == quern::StopReason::stop_string) c.stop_string = copy_out(result->stop_string);
+        c.stop_reason = static_cast<std::int32_t>(result->stop_reason);
+        c.n_prompt = result->n_prompt;
+        c.n_generated = result->n_generated;
+        c.prompt_seconds = result->prompt_seconds;
+        c.generate_seconds = result->generate_seconds;
+        c.first_token_seconds = result->first_token_seconds;
+        return write_struct(out, c, "quern_generate_result");
+    });
+    if (status != QUERN_OK) {  // out of memory on the way
+        std::free(c.text);
+        std::free(c.tokens);
+        std::free(c.stop_string);
+    }
+    return status;
+}
+
+void quern_generate_result_clear(quern_generate_result* result) {
+    if (result == nullptr || result->size < offsetof(quern_generate_result, stop_reason)) return;
+    std::free(result->text);
+    std::free(result->tokens);
+    std::free(result->stop_string);
+    init_struct(result, result->size, quern_generate_result{});
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/api/model_impl.h"
+#include "engine/core/clock.h"
+#include "engine/sample/stop_strings.h"
+
+namespace quern {
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+Status Session::decode(std::span<const Token> tokens) {
+    engine::Sequence& s = impl_->sequence;
+    const auto before = static_cast<std::uint32_t>(s.tokens().size());
+    if (auto st = s.append(tokens); !st) return st;
+    if (auto st = s.run(); !st) {
+        s.truncate(before);
+        return st;
+    }
+    return {};
+}
+
+Status Session::decode_all(std::span<const Token> tokens, std::vector<float>& logits) {
+    engine::Sequence& s = impl_->sequence;
+    // Tokens that an earlier call left to be run are not among those asked for.
+    if (auto st = s.run(); !st) return st;
+    const auto before = static_cast<std::uint32_t>(s.tokens().size());
+    if (auto st = s.append(tokens); !st) return st;
+    if (auto st = s.run_all(logits); !st) {
+        s.truncate(before);
+        return st;
+    }
+    return {};
+}
+
+std::span<const float> Session::logits() const { return impl_->sequence.logits(); }
+std::span<const Token> Session::tokens() const { return impl_->sequence.tokens(); }
+std::uint32_t Session::n_ctx() const { return impl_->sequence.n_ctx(); }
+
+Status Session::truncate(std::uint32_t n) {
+    const std::size_t have = impl_->sequence.tokens().size();
+    if (n > have) return Error{Errc::invalid_argument, "cannot truncate to " + std::to_string(n) + " tokens: the session has " + std::to_string(have)};
+    impl_->sequence.truncate(n);
+    return {};
+}
+
+void Session::cancel() noexcept { impl_->cancelled.store(true, std::memory_order_relaxed); }
+
+namespace {
+
+/// The loop behind generate(): sample, show, append, run.
+class Generation {
+public:
+    Generation(Session::Impl& s, const GenerateOptions& o, Sampler sampler, engine::StopMatcher stops)
+        : s_(s), o_(o), sampler_(std::move(sampler)), decoder_(s.model->tokenizer), stops_(std::move(stops)) {}
+
+    Result<GenerateResult> run(std::span<const Token> prompt) {
+        if (auto st = prefill(prompt); !st) return std::move(st).error();
+        if (!done_) {
+            engine::Stopwatch clock;
+            if (auto st = loop(); !st) return std::move(st).error();
+            r_.generate_seconds = clock.seconds();
+        }
+        if (r_.stop_reason != StopReason::stop_string) {
+            emit(stops_.push(decoder_.flush()));
+            emit(stops_.flush());
+        }
+        r_.n_generated = static_cast<std::uint32_t>(r_.tokens.size());
+        return std::move(r_);
+    }
+
+private:
+    Status prefill(std::span<const Token> prompt) {
+        engine::Sequence& q = s_.sequence;
+        const auto before = static_cast<std::uint32_t>(q.tokens().size());
+        if (auto st = q.append(prompt); !st) return st;
+        r_.n_prompt = static_cast<std::uint32_t>(prompt.size());
+        const auto on_step = [&](std::uint32_t n, std::uint32_t all) {
+            const bool go = !o_.on_prefill || o_.on_prefill(n, all);
+            return (go && !cancelled()) || n == all;
+        };
+        auto st = q.run(on_step);
+        if (st) st = q.need_logits();
+        r_.prompt_seconds = clock_.seconds();
+        if (!st && st.error().code == Errc::cancelled) {
+            return stop(StopReason::cancelled);
+        }
+        if (!st) q.truncate(before);
+        for (const Token t : q.tokens()) sampler_.accept(t);
+        return st;
+    }
+
+    Status loop() {
+        engine::Sequence& q = s_.sequence;
+        for (std::int64_t n = 0;; ++n) {
+            if (cancelled()) return stop(StopReason::cancelled);
+            if (o_.max_tokens >= 0 && n >= o_.max_tokens) return stop(StopReason::max_tokens);
+            if (q.room() == 0) return stop(StopReason::context_full);
+            // The token before this one is run only now, so that the last one costs no step.
+            if (auto st = q.run(); !st) return st;
+            auto token = sampler_.sample(q.logits());
+            if (!token) return std::move(token).error();
+            if (n == 0) r_.first_token_seconds = clock_.seconds();
+            if (!o_.ignore_end_of_generation && s_.model->tokenizer->is_end_of_generation(*token)) return stop(StopReason::end_of_generation);
+            if (auto st = q.append({&*token, 1}); !st)
+                return st.error().code == Errc::context_full ? stop(StopReason::context_full) : st;
+            sampler_.accept(*token);
+            r_.tokens.push_back(*token);
+            emit(stops_.push(decoder_.push(*token)));
+            if (stops_.matched() >= 0) {
+                r_.stop_string = stops_.stop(stops_.matched());
+                return stop(StopReason::stop_string);
+            }
+            if (done_) return {};
+        }
+    }
+
+    void emit(std::string_view text) {
+        if (text.empty()) return;
+        r_.text += text;
+        if (o_.on_text && !o_.on_text(text)) (void)stop(StopReason::cancelled);
+    }
+    Status stop(StopReason reason) {
+        if (!done_) r_.stop_reason = reason;
+        done_ = true;
+        return {};
+    }
+    bool cancelled() const { return s_.cancelled.load(std::memory_order_relaxed); }
+
+    Session::Impl& s_;
+    const GenerateOptions& o_;
+    Sampler sampler_;
+    text::StreamDecoder decoder_;
+    engine::StopMatcher stops_;
+    GenerateResult r_;
+    engine::Stopwatch clock_;
+    bool done_ = false;
+};
+
+}  // namespace
+
+Result<GenerateResult> Session::generate(std::span<const Token> prompt, const GenerateOptions& options) {
+    impl_->cancelled.store(false, std::memory_order_relaxed);
+    if (auto s = impl_->model->need_tokenizer(); !s) return std::move(s).error();
+    auto sampler = Sampler::create(options.sampler, impl_->model->info.n_vocab);
+    if (!sampler) return std::move(sampler).error();
+    auto stops = engine::StopMatcher::create(options.stop);
+    if (!stops) return std::move(stops).error();
+    return Generation(*impl_, options, std::move(*sampler), std::move(*stops)).run(prompt);
+}
+
+const char* to_string(StopReason r) {
+    switch (r) {
+        case StopReason::end_of_generation: return "end_of_generation";
+        case StopReason::max_tokens: return "max_tokens";
+        case StopReason::stop_string: return "stop_string";
+        case StopReason::context_full: return "context_full";
+        case StopReason::cancelled: return "cancelled";
+    }
+    return "unknown";
+}
+
+}  // namespace quern

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole models against a double-precision forward pass: every type, architecture, kernel table and cache format.
+#include <gtest/gtest.h>
+
+#include "quern/quern.hpp"
+#include "tests/support/models.h"
+
+namespace quern {
+namespace {
+
+/// Normalised mean squared error: sum of squared differences over sum of squared references.
+double nmse(const std::vector<float>& got, const std::vector<float>& want) {
+    double diff = 0, norm = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+        const double d = static_cast<double>(got[i]) - want[i];
+        diff += d * d;
+        norm += static_cast<double>(want[i]) * want[i];
+    }
+    return diff / norm;
+}
+
+/// What the arithmetic allows. F32 weights with an F32 cache leave only float rounding; an F16 cache rounds K and V to
+/// 11 bits (2^-12 relative, squared 6e-8, before softmax); F16 and BF16 weights are exact once read, so the same; for
+/// quantized weights the int8 activations dominate: 1/254 of a block's largest value is about 3e-5 of its power a
+/// matmul, some ten of them in a row.
+double bound(const std::string& type, KvType kv) {
+    if (type == "F32") return kv == KvType::f32 ? 1e-10 : 1e-6;
+    if (type == "F16" || type == "BF16") return 5e-6;
+    return 7e-4;
+}
+
+std::vector<float> run(const std::string& path, const std::vector<Token>& ids, const std::string& isa, KvType kv) {
+    ModelOptions o;
+    o.isa = isa;
+    o.kv_type = kv;
+    o.n_threads = 2;
+    auto model = Model::load(path, o);
+    EXPECT_TRUE(model.ok()) << model.error().message;
+    if (!model) return {};
+    auto session = model->new_session();
+    EXPECT_TRUE(session.ok());
+    std::vector<float> logits;
+    const Status s = session->decode_all(ids, logits);
+    EXPECT_TRUE(s.ok()) << s.error().message;
+    return logits;
+}
+
+TEST(Tiny, LogitsMatchTheReference) {
+    const auto dir = test::tiny_dir();
+    const auto manifest = test::read_json(dir / "manifest.json");
+    ASSERT_FALSE(manifest["models"].empty());
+    for (const auto& m : manifest["models"]) {
+        const std::string file = m["file"], type = m["type"];
+        const auto want = test::read_array<float>(dir / std::string(m["logits"]));
+        const auto ids = m["token_ids"].get<std::vector<Token>>();
+        ASSERT_EQ(want.size(), m["shape"][0].get<std::size_t>() * m["shape"][1].get<std::size_t>());
+        for (const KvType kv : {KvType::f16, KvType::f32}) {
+            std::vector<float> first;
+            for (const std::string& isa : test::runnable_isas()) {
+                const auto got = run((dir / file).string(), ids, isa, kv);
+                ASSERT_EQ(got.size(), want.size()) << file;
+                const double e = nmse(got, want);
+                RecordProperty(file + "." + isa + (kv == KvType::f16 ? ".f16" : ".f32"), std::to_string(e));
+                EXPECT_LT(e, bound(type, kv)) << file << ", " << isa << ", cache " << (kv == KvType::f16 ? "F16" : "F32");
+                if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("%-18s %-7s %s %.3g\n", file.c_str(), isa.c_str(), kv == KvType::f16 ? "f16" : "f32", e);
+                // docs/numerics.md: one canonical order of operations, so every table gives the same bits.
+                if (first.empty()) first = got;
+                EXPECT_EQ(0, std::memcmp(first.data(), got.data(), got.size() * sizeof(float))) << file << ": " << isa << " differs from " << test::runnable_isas()[0];
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace quern
