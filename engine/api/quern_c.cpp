@@ -256,7 +256,7 @@ Status convert(const quern_generate_options* in, quern::GenerateOptions& out) {
 
 const char* quern_version(void) { return quern::version(); }
 
-const char* quern_status_name(quern_status status) {
+const char* quern_status_name(int status) {
     static constexpr const char* names[] = {"ok",        "invalid_argument", "io",
                                             "bad_file",  "unsupported",      "out_of_memory",
                                             "cancelled", "context_full",     "internal"};

@@ -52,7 +52,7 @@ typedef struct quern_error {
 /* The library's version, "major.minor.patch"; static. */
 QUERN_API const char* quern_version(void);
 /* "invalid_argument", ...; static; "unknown" for a number that is none of the above. */
-QUERN_API const char* quern_status_name(quern_status status);
+QUERN_API const char* quern_status_name(int status);
 /* Frees what the library says is owned by the caller. NULL is fine. */
 QUERN_API void quern_free(void* memory);
 
