@@ -18,22 +18,26 @@ struct Expr;
 using ExprPtr = std::unique_ptr<Expr>;
 
 enum class Op : std::uint8_t {
-    constant,   ///< value
-    name,       ///< id
-    tuple,      ///< kids
-    list,       ///< kids
-    dict,       ///< kids: key, value, key, value, ...
-    getattr,    ///< kids[0].text
-    getitem,    ///< kids[0][kids[1]]
-    slice,      ///< kids[0][kids[1]:kids[2]:kids[3]], the last three may be null
-    call,       ///< kids[0](kids[1..], kwargs, *star, **star_star)
-    filter,     ///< kids[0] | filter(kids[1..], kwargs); kids[0] is null at the head of a filter block
-    test,       ///< kids[0] is test(kids[1..]); `negated`
-    negative, positive, logical_not,         ///< kids[0]
-    logical_and, logical_or, concat,         ///< all kids, left to right
-    chain,      ///< kids[0] ops[0] kids[1] ops[1] kids[2] ..., left to right
-    compare,    ///< the same, Python's chained comparison
-    conditional ///< kids[1] if kids[0] else kids[2] (null: undefined)
+    constant,  ///< value
+    name,      ///< id
+    tuple,     ///< kids
+    list,      ///< kids
+    dict,      ///< kids: key, value, key, value, ...
+    getattr,   ///< kids[0].text
+    getitem,   ///< kids[0][kids[1]]
+    slice,     ///< kids[0][kids[1]:kids[2]:kids[3]], the last three may be null
+    call,      ///< kids[0](kids[1..], kwargs, *star, **star_star)
+    filter,    ///< kids[0] | filter(kids[1..], kwargs); kids[0] is null at the head of a filter block
+    test,      ///< kids[0] is test(kids[1..]); `negated`
+    negative,     ///< -kids[0]
+    positive,     ///< +kids[0]
+    logical_not,  ///< not kids[0]
+    logical_and,  ///< all kids, left to right
+    logical_or,   ///< all kids, left to right
+    concat,       ///< all kids, left to right
+    chain,       ///< kids[0] ops[0] kids[1] ops[1] kids[2] ..., left to right
+    compare,     ///< the same, Python's chained comparison
+    conditional  ///< kids[1] if kids[0] else kids[2] (null: undefined)
 };
 
 enum class Binary : std::uint8_t { add, sub, mul, div, floordiv, mod, pow, eq, ne, lt, le, gt, ge, in, not_in };
@@ -75,7 +79,8 @@ struct Stmt {
         filter_block,  ///< expr over bodies[0]
         with,          ///< params as names and values, bodies[0]
         scope,         ///< bodies[0], the generation block
-        loop_break, loop_continue
+        loop_break,
+        loop_continue
     };
     Kind kind = Kind::data;
     bool recursive = false;

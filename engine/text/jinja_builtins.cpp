@@ -68,7 +68,8 @@ Value fn_range(Interp& in, const Value&, Args& args) {
     std::vector<Value> items;
     items.reserve(count);
     for (std::uint64_t i = 0; i < count; ++i)
-        items.emplace_back(static_cast<std::int64_t>(static_cast<std::uint64_t>(start) + i * static_cast<std::uint64_t>(step)));
+        items.emplace_back(
+            static_cast<std::int64_t>(static_cast<std::uint64_t>(start) + i * static_cast<std::uint64_t>(step)));
     Value v = in.list(std::move(items), Shape::range);
     if (!v.is_list()) return v;
     v.list().range[0] = start;
@@ -249,7 +250,8 @@ std::int64_t Params::integer(std::size_t i, std::int64_t fallback) {
 bool Params::flag(std::size_t i, bool fallback) { return given_[i] ? in_.truthy(values_[i]) : fallback; }
 
 const TestDef* find_test(std::string_view name) {
-    const auto* hit = std::find_if(std::begin(kTests), std::end(kTests), [&](const TestDef& t) { return t.name == name; });
+    const auto* hit =
+        std::find_if(std::begin(kTests), std::end(kTests), [&](const TestDef& t) { return t.name == name; });
     return hit == std::end(kTests) ? nullptr : hit;
 }
 

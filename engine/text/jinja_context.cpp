@@ -40,7 +40,8 @@ bool Context::step(std::size_t n) {
 }
 
 bool Context::text_step(std::size_t bytes) {
-    if (bytes > limits.max_output_bytes) limit("a text grows beyond " + std::to_string(limits.max_output_bytes) + " bytes");
+    if (bytes > limits.max_output_bytes)
+        limit("a text grows beyond " + std::to_string(limits.max_output_bytes) + " bytes");
     return step(bytes / 1024);
 }
 
@@ -88,14 +89,21 @@ bool Context::defined(const Value& v) {
 bool Context::truthy(const Value& v) {
     switch (v.kind()) {
         case Value::Kind::undefined:
-        case Value::Kind::none: return false;
+        case Value::Kind::none:
+            return false;
         case Value::Kind::boolean:
-        case Value::Kind::integer: return v.integer() != 0;
-        case Value::Kind::floating: return v.number() != 0;
-        case Value::Kind::string: return !v.text().empty();
-        case Value::Kind::list: return v.list().shape == Shape::generator || !v.list().items.empty();
-        case Value::Kind::dict: return v.dict_node().size() != 0;
-        default: return true;
+        case Value::Kind::integer:
+            return v.integer() != 0;
+        case Value::Kind::floating:
+            return v.number() != 0;
+        case Value::Kind::string:
+            return !v.text().empty();
+        case Value::Kind::list:
+            return v.list().shape == Shape::generator || !v.list().items.empty();
+        case Value::Kind::dict:
+            return v.dict_node().size() != 0;
+        default:
+            return true;
     }
 }
 
@@ -112,8 +120,10 @@ bool Context::equal(const Value& a, const Value& b, std::size_t depth) {
     if (a.kind() != b.kind()) return false;
     switch (a.kind()) {
         case Value::Kind::undefined:
-        case Value::Kind::none: return true;
-        case Value::Kind::string: return text_step(a.text().size()) && a.text() == b.text();
+        case Value::Kind::none:
+            return true;
+        case Value::Kind::string:
+            return text_step(a.text().size()) && a.text() == b.text();
         case Value::Kind::list: {
             if (a.node() == b.node()) return true;
             const ListNode &x = a.list(), &y = b.list();
@@ -132,7 +142,8 @@ bool Context::equal(const Value& a, const Value& b, std::size_t depth) {
             }
             return true;
         }
-        default: return a.node() == b.node();
+        default:
+            return a.node() == b.node();
     }
 }
 
@@ -158,14 +169,14 @@ bool Context::less(const Value& a, const Value& b, std::string_view op, std::siz
 
 bool Context::contains(const Value& container, const Value& item) {
     switch (container.kind()) {
-        case Value::Kind::undefined: return false;
+        case Value::Kind::undefined:
+            return false;
         case Value::Kind::string:
             if (!item.is_string()) {
                 fail(std::string("'in <string>' requires a string on the left, not ") + item.type_name());
                 return false;
             }
-            return text_step(container.text().size()) &&
-                   container.text().find(item.text()) != std::string::npos;
+            return text_step(container.text().size()) && container.text().find(item.text()) != std::string::npos;
         case Value::Kind::dict: {
             std::string code;
             if (!encode_key(item, code)) {
@@ -181,7 +192,9 @@ bool Context::contains(const Value& container, const Value& item) {
                 if (equal(v, item) || failed()) return !failed();
             return false;
         }
-        default: fail(std::string("a ") + container.type_name() + " cannot be searched with 'in'"); return false;
+        default:
+            fail(std::string("a ") + container.type_name() + " cannot be searched with 'in'");
+            return false;
     }
 }
 
@@ -200,11 +213,21 @@ void Context::repr(const Value& v, std::string& out, std::size_t depth) {
         return;
     }
     switch (v.kind()) {
-        case Value::Kind::undefined: out += "Undefined"; return;
-        case Value::Kind::none: out += "None"; return;
-        case Value::Kind::boolean: out += v.boolean() ? "True" : "False"; return;
-        case Value::Kind::integer: out += std::to_string(v.integer()); return;
-        case Value::Kind::floating: out += repr_double(v.number()); return;
+        case Value::Kind::undefined:
+            out += "Undefined";
+            return;
+        case Value::Kind::none:
+            out += "None";
+            return;
+        case Value::Kind::boolean:
+            out += v.boolean() ? "True" : "False";
+            return;
+        case Value::Kind::integer:
+            out += std::to_string(v.integer());
+            return;
+        case Value::Kind::floating:
+            out += repr_double(v.number());
+            return;
         case Value::Kind::string:
             if (text_step(v.text().size())) repr_string(v.text(), out);
             return;
@@ -220,19 +243,35 @@ void Context::repr(const Value& v, std::string& out, std::size_t depth) {
             out += '}';
             return;
         }
-        case Value::Kind::list: break;
-        default: fail(std::string("a ") + v.type_name() + " has no text; call it or take one of its fields"); return;
+        case Value::Kind::list:
+            break;
+        default:
+            fail(std::string("a ") + v.type_name() + " has no text; call it or take one of its fields");
+            return;
     }
     const ListNode& l = v.list();
     const char *open = "[", *close = "]";
     switch (l.shape) {
-        case Shape::range: out += range_text(l.range); return;
-        case Shape::generator: fail("a generator has no text; use the 'list' or 'join' filter on it"); return;
-        case Shape::tuple: open = "(", close = l.items.size() == 1 ? ",)" : ")"; break;
-        case Shape::keys: open = "dict_keys([", close = "])"; break;
-        case Shape::values: open = "dict_values([", close = "])"; break;
-        case Shape::items: open = "dict_items([", close = "])"; break;
-        case Shape::list: break;
+        case Shape::range:
+            out += range_text(l.range);
+            return;
+        case Shape::generator:
+            fail("a generator has no text; use the 'list' or 'join' filter on it");
+            return;
+        case Shape::tuple:
+            open = "(", close = l.items.size() == 1 ? ",)" : ")";
+            break;
+        case Shape::keys:
+            open = "dict_keys([", close = "])";
+            break;
+        case Shape::values:
+            open = "dict_values([", close = "])";
+            break;
+        case Shape::items:
+            open = "dict_items([", close = "])";
+            break;
+        case Shape::list:
+            break;
     }
     out += open;
     for (std::size_t i = 0; i < l.items.size() && !failed(); ++i) {
@@ -244,13 +283,17 @@ void Context::repr(const Value& v, std::string& out, std::size_t depth) {
 
 std::size_t Context::length(const Value& v) {
     switch (v.kind()) {
-        case Value::Kind::undefined: return 0;
-        case Value::Kind::string: return v.ascii() ? v.text().size() : char_count(v.text());
-        case Value::Kind::dict: return v.dict_node().size();
+        case Value::Kind::undefined:
+            return 0;
+        case Value::Kind::string:
+            return v.ascii() ? v.text().size() : char_count(v.text());
+        case Value::Kind::dict:
+            return v.dict_node().size();
         case Value::Kind::list:
             if (v.list().shape != Shape::generator) return v.list().items.size();
             break;
-        default: break;
+        default:
+            break;
     }
     fail(std::string("a ") + v.type_name() + " has no length");
     return 0;
@@ -258,7 +301,8 @@ std::size_t Context::length(const Value& v) {
 
 bool Context::iterate(const Value& v, std::vector<Value>& out) {
     switch (v.kind()) {
-        case Value::Kind::undefined: return !failed();
+        case Value::Kind::undefined:
+            return !failed();
         case Value::Kind::list: {
             ListNode& l = v.list();
             // Copies are not metered; the steps bound them, and they die with the call that made them.
@@ -282,7 +326,9 @@ bool Context::iterate(const Value& v, std::vector<Value>& out) {
             }
             return !failed();
         }
-        default: fail(std::string("a ") + v.type_name() + " is not iterable"); return false;
+        default:
+            fail(std::string("a ") + v.type_name() + " is not iterable");
+            return false;
     }
 }
 

@@ -18,11 +18,11 @@ namespace quern::text::jinja {
 /// Bounds on what a template, which comes with a downloaded model and is not trusted, may use.
 struct Limits {
     std::size_t max_template_bytes = 1u << 20;
-    std::size_t max_nodes = 200'000;              ///< expressions and statements in the parsed template
-    std::size_t max_depth = 200;                  ///< nesting in the template; recursion while rendering
-    std::size_t max_steps = 2'000'000;            ///< statements, loop rounds, expressions, KiB of text handled
-    std::size_t max_output_bytes = 32u << 20;     ///< of the result, and of any one string on the way
-    std::size_t max_memory_bytes = 128u << 20;    ///< of all values alive at one time
+    std::size_t max_nodes = 200'000;            ///< expressions and statements in the parsed template
+    std::size_t max_depth = 200;                ///< nesting in the template; recursion while rendering
+    std::size_t max_steps = 2'000'000;          ///< statements, loop rounds, expressions, KiB of text handled
+    std::size_t max_output_bytes = 32u << 20;   ///< of the result, and of any one string on the way
+    std::size_t max_memory_bytes = 128u << 20;  ///< of all values alive at one time
 };
 
 /// The first error wins and stays; every later operation returns at once. This keeps the recursive code free of

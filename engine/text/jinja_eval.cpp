@@ -257,15 +257,22 @@ Interp::Flow Interp::exec(const Stmt& s, Scope& scope) {
     const Level level(*this);
     if (failed()) return Flow::normal;
     switch (s.kind) {
-        case Stmt::Kind::data: write(s.text); break;
-        case Stmt::Kind::print: print(eval(*s.expr, scope)); break;
+        case Stmt::Kind::data:
+            write(s.text);
+            break;
+        case Stmt::Kind::print:
+            print(eval(*s.expr, scope));
+            break;
         case Stmt::Kind::branch:
             for (std::size_t i = 0; i < s.bodies.size(); ++i)
                 if (i >= s.tests.size() || truthy(eval(*s.tests[i], scope)))
                     return failed() ? Flow::normal : exec(s.bodies[i], scope);
             break;
-        case Stmt::Kind::loop: return loop(s, &scope, eval(*s.expr, scope), 0);
-        case Stmt::Kind::set: assign(*s.target, eval(*s.expr, scope), scope); break;
+        case Stmt::Kind::loop:
+            return loop(s, &scope, eval(*s.expr, scope), 0);
+        case Stmt::Kind::set:
+            assign(*s.target, eval(*s.expr, scope), scope);
+            break;
         case Stmt::Kind::set_block: {
             LocalScope local(*this, scope);
             Value text = string(capture(s.bodies[0], *local));
@@ -299,9 +306,12 @@ Interp::Flow Interp::exec(const Stmt& s, Scope& scope) {
             for (const Param& p : s.params) local->vars[p.id] = eval(*p.fallback, scope);
             return exec(s.bodies[0], *local);
         }
-        case Stmt::Kind::scope: return exec(s.bodies[0], scope);
-        case Stmt::Kind::loop_break: return Flow::loop_break;
-        case Stmt::Kind::loop_continue: return Flow::loop_continue;
+        case Stmt::Kind::scope:
+            return exec(s.bodies[0], scope);
+        case Stmt::Kind::loop_break:
+            return Flow::loop_break;
+        case Stmt::Kind::loop_continue:
+            return Flow::loop_continue;
     }
     return Flow::normal;
 }
@@ -352,8 +362,8 @@ Value Interp::call_macro(const Stmt& m, Scope* scope, Args& args) {
         given[i] = true;
     }
     for (auto& [key, value] : args.kw) {
-        const auto hit = std::find_if(m.params.begin(), m.params.end(),
-                                      [&](const Param& p) { return tree_.names[p.id] == key; });
+        const auto hit =
+            std::find_if(m.params.begin(), m.params.end(), [&](const Param& p) { return tree_.names[p.id] == key; });
         const auto i = static_cast<std::size_t>(hit - m.params.begin());
         if (hit != m.params.end()) {
             if (given[i]) return fail(who + " got the argument '" + key + "' twice");

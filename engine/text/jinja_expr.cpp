@@ -15,13 +15,11 @@ namespace {
 Value undefined(std::string hint) { return Undefined{std::make_shared<const std::string>(std::move(hint))}; }
 
 /// "dict object", as Jinja2's messages say it.
-std::string object_name(const Value& v) {
-    return v.is_none() ? "None" : std::string(v.type_name()) + " object";
-}
+std::string object_name(const Value& v) { return v.is_none() ? "None" : std::string(v.type_name()) + " object"; }
 
 const char* symbol(Binary op) {
-    static constexpr const char* kSymbols[] = {"+",  "-", "*",  "/", "//", "%",  "**",    "==",
-                                               "!=", "<", "<=", ">", ">=", "in", "not in"};
+    static constexpr const char* kSymbols[] = {
+        "+", "-", "*", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">=", "in", "not in"};
     return kSymbols[static_cast<std::size_t>(op)];
 }
 
@@ -42,8 +40,9 @@ Span slice_span(std::int64_t n, const Value& start, const Value& stop, std::int6
     s.start = clamp(start, step > 0 ? 0 : n - 1);
     const std::int64_t end = clamp(stop, step > 0 ? n : -1);
     if (step > 0 && end > s.start) s.count = (end - s.start - 1) / step + 1;
-    if (step < 0 && end < s.start) s.count = static_cast<std::int64_t>(
-        static_cast<std::uint64_t>(s.start - end - 1) / (0 - static_cast<std::uint64_t>(step)) + 1);
+    if (step < 0 && end < s.start)
+        s.count = static_cast<std::int64_t>(
+            static_cast<std::uint64_t>(s.start - end - 1) / (0 - static_cast<std::uint64_t>(step)) + 1);
     return s;
 }
 
@@ -69,23 +68,30 @@ Value Interp::eval(const Expr& e, Scope& scope) {
 
 Value Interp::dispatch(const Expr& e, Scope& scope) {
     switch (e.op) {
-        case Op::constant: return e.value;
-        case Op::name: return lookup(e, scope);
+        case Op::constant:
+            return e.value;
+        case Op::name:
+            return lookup(e, scope);
         case Op::tuple:
         case Op::list: {
             std::vector<Value> items;
             for (const auto& k : e.kids) items.push_back(eval(*k, scope));
             return list(std::move(items), e.op == Op::list ? Shape::list : Shape::tuple);
         }
-        case Op::dict: return make_dict(e, scope);
-        case Op::getattr: return attribute(eval(*e.kids[0], scope), e.text);
+        case Op::dict:
+            return make_dict(e, scope);
+        case Op::getattr:
+            return attribute(eval(*e.kids[0], scope), e.text);
         case Op::getitem: {
             const Value object = eval(*e.kids[0], scope);
             return item(object, eval(*e.kids[1], scope));
         }
-        case Op::slice: return slice(e, scope);
-        case Op::call: return call_expr(e, scope);
-        case Op::filter: return apply_filter(e, scope, nullptr);
+        case Op::slice:
+            return slice(e, scope);
+        case Op::call:
+            return call_expr(e, scope);
+        case Op::filter:
+            return apply_filter(e, scope, nullptr);
         case Op::test: {
             const Value v = eval(*e.kids[0], scope);
             Args args = arguments(e, scope);
@@ -102,7 +108,8 @@ Value Interp::dispatch(const Expr& e, Scope& scope) {
             if (v.is_number()) return v.is_int_like() ? Value(v.integer()) : v;
             return defined(v) ? fail(std::string("unary + of a ") + v.type_name()) : Value();
         }
-        case Op::logical_not: return !truthy(eval(*e.kids[0], scope));
+        case Op::logical_not:
+            return !truthy(eval(*e.kids[0], scope));
         case Op::logical_and:
         case Op::logical_or: {
             Value v;
@@ -112,14 +119,16 @@ Value Interp::dispatch(const Expr& e, Scope& scope) {
             }
             return v;
         }
-        case Op::concat: return concat(e, scope);
+        case Op::concat:
+            return concat(e, scope);
         case Op::chain: {
             Value v = eval(*e.kids[0], scope);
             for (std::size_t i = 0; i < e.ops.size() && !failed(); ++i)
                 v = binary(e.ops[i], v, eval(*e.kids[i + 1], scope));
             return v;
         }
-        case Op::compare: return compare_chain(e, scope);
+        case Op::compare:
+            return compare_chain(e, scope);
         case Op::conditional:
             if (truthy(eval(*e.kids[0], scope))) return eval(*e.kids[1], scope);
             if (e.kids[2]) return eval(*e.kids[2], scope);
@@ -304,20 +313,28 @@ Value Interp::apply_filter(const Expr& e, Scope& scope, const Value* input) {
 
 bool Interp::compare(Binary op, const Value& a, const Value& b) {
     switch (op) {
-        case Binary::eq: return equal(a, b);
-        case Binary::ne: return !equal(a, b);
-        case Binary::lt: return less(a, b);
-        case Binary::gt: return less(b, a, ">");
+        case Binary::eq:
+            return equal(a, b);
+        case Binary::ne:
+            return !equal(a, b);
+        case Binary::lt:
+            return less(a, b);
+        case Binary::gt:
+            return less(b, a, ">");
         case Binary::le: {
-            if (a.is_number() && b.is_number()) return a.number() == a.number() && b.number() == b.number() && !less(b, a);
+            if (a.is_number() && b.is_number())
+                return a.number() == a.number() && b.number() == b.number() && !less(b, a);
             return !less(b, a, "<=");
         }
         case Binary::ge: {
-            if (a.is_number() && b.is_number()) return a.number() == a.number() && b.number() == b.number() && !less(a, b);
+            if (a.is_number() && b.is_number())
+                return a.number() == a.number() && b.number() == b.number() && !less(a, b);
             return !less(a, b, ">=");
         }
-        case Binary::in: return contains(b, a);
-        default: return !contains(b, a);
+        case Binary::in:
+            return contains(b, a);
+        default:
+            return !contains(b, a);
     }
 }
 
@@ -396,10 +413,18 @@ Value Interp::arithmetic(Binary op, const Value& a, const Value& b) {
         std::int64_t r = 0;
         bool overflow = false;
         switch (op) {
-            case Binary::add: overflow = __builtin_add_overflow(x, y, &r); break;
-            case Binary::sub: overflow = __builtin_sub_overflow(x, y, &r); break;
-            case Binary::mul: overflow = __builtin_mul_overflow(x, y, &r); break;
-            case Binary::pow: overflow = !power(x, y, r); break;
+            case Binary::add:
+                overflow = __builtin_add_overflow(x, y, &r);
+                break;
+            case Binary::sub:
+                overflow = __builtin_sub_overflow(x, y, &r);
+                break;
+            case Binary::mul:
+                overflow = __builtin_mul_overflow(x, y, &r);
+                break;
+            case Binary::pow:
+                overflow = !power(x, y, r);
+                break;
             default:
                 // Rounded towards minus infinity, so that the remainder has the divisor's sign.
                 if (y == -1) {
@@ -414,17 +439,22 @@ Value Interp::arithmetic(Binary op, const Value& a, const Value& b) {
     }
     const double x = a.number(), y = b.number();
     switch (op) {
-        case Binary::add: return x + y;
-        case Binary::sub: return x - y;
-        case Binary::mul: return x * y;
-        case Binary::div: return x / y;
+        case Binary::add:
+            return x + y;
+        case Binary::sub:
+            return x - y;
+        case Binary::mul:
+            return x * y;
+        case Binary::div:
+            return x / y;
         case Binary::pow: {
             if (x == 0 && y < 0) return fail("zero cannot be raised to a negative power");
             if (x < 0 && y != std::floor(y)) return fail("a negative number to a fractional power is complex");
             const double r = std::pow(x, y);
             return std::isinf(r) && std::isfinite(x) && std::isfinite(y) ? fail("a power is too large") : Value(r);
         }
-        default: break;
+        default:
+            break;
     }
     double mod = std::fmod(x, y);
     if (mod != 0 && (mod < 0) != (y < 0)) mod += y;

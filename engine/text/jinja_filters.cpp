@@ -44,12 +44,23 @@ std::string escape_html(std::string_view s) {
     std::string out;
     for (char c : s) {
         switch (c) {
-            case '&': out += "&amp;"; break;
-            case '<': out += "&lt;"; break;
-            case '>': out += "&gt;"; break;
-            case '"': out += "&#34;"; break;
-            case '\'': out += "&#39;"; break;
-            default: out += c;
+            case '&':
+                out += "&amp;";
+                break;
+            case '<':
+                out += "&lt;";
+                break;
+            case '>':
+                out += "&gt;";
+                break;
+            case '"':
+                out += "&#34;";
+                break;
+            case '\'':
+                out += "&#39;";
+                break;
+            default:
+                out += c;
         }
     }
     return out;
@@ -78,7 +89,8 @@ Value f_replace(Interp& in, const Value& v, Args& args) {
     if (most + s.size() > in.limits.max_output_bytes) {
         // Rarely is every position a hit: count them.
         std::size_t real = from.empty() ? hits : 0;
-        for (std::size_t at = s.find(from); !from.empty() && at != std::string::npos; at = s.find(from, at + from.size()))
+        for (std::size_t at = s.find(from); !from.empty() && at != std::string::npos;
+             at = s.find(from, at + from.size()))
             ++real;
         if (count >= 0) real = std::min(real, static_cast<std::size_t>(count));
         if (!in.text_step(real * to.size() + s.size())) return {};
@@ -247,7 +259,8 @@ Value dig(Interp& in, Value v, const Value& path) {
         const std::size_t dot = rest.find('.');
         const std::string part(rest.substr(0, dot));
         std::int64_t index = 0;
-        const bool digits = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+        const bool digits =
+            !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
         v = in.item(v, digits && parse_integer(part, 10, index) ? Value(index) : in.string(part));
         if (dot == std::string_view::npos) break;
         rest.remove_prefix(dot + 1);
@@ -303,7 +316,8 @@ Value f_first(Interp& in, const Value& v, Args& args) {
 Value f_last(Interp& in, const Value& v, Args& args) {
     Params p(in, "the filter 'last'", args, {});
     std::vector<Value> items;
-    if (v.is_list() && v.list().shape == Shape::generator) return in.fail("a generator has no last item; use 'list' first");
+    if (v.is_list() && v.list().shape == Shape::generator)
+        return in.fail("a generator has no last item; use 'list' first");
     if (v.is_string()) return v.text().empty() ? Value() : in.item(v, -1);
     if (!in.iterate(v, items) || items.empty()) return {};
     return items.back();
@@ -575,7 +589,8 @@ constexpr FilterDef kFilters[] = {
 }  // namespace
 
 const FilterDef* find_filter(std::string_view name) {
-    const auto* hit = std::find_if(std::begin(kFilters), std::end(kFilters), [&](const FilterDef& f) { return f.name == name; });
+    const auto* hit =
+        std::find_if(std::begin(kFilters), std::end(kFilters), [&](const FilterDef& f) { return f.name == name; });
     return hit == std::end(kFilters) ? nullptr : hit;
 }
 

@@ -27,7 +27,8 @@ bool ascii_digit(char c) { return c >= '0' && c <= '9'; }
 /// Digits at `at`; false if they pass the limit.
 bool read_number(Interp& in, std::string_view s, std::size_t& at, std::size_t& out) {
     out = 0;
-    while (at < s.size() && ascii_digit(s[at]) && out <= kMaxWidth) out = out * 10 + static_cast<std::size_t>(s[at++] - '0');
+    while (at < s.size() && ascii_digit(s[at]) && out <= kMaxWidth)
+        out = out * 10 + static_cast<std::size_t>(s[at++] - '0');
     if (out > kMaxWidth) in.limit("a format asks for a field wider than " + std::to_string(kMaxWidth));
     return !in.failed();
 }
@@ -60,10 +61,14 @@ std::string pad(const std::string& prefix, const std::string& body, const Spec& 
         return s;
     };
     switch (align) {
-        case '<': return prefix + body + fill(missing);
-        case '^': return fill(missing / 2) + prefix + body + fill(missing - missing / 2);
-        case '=': return prefix + fill(missing) + body;
-        default: return fill(missing) + prefix + body;
+        case '<':
+            return prefix + body + fill(missing);
+        case '^':
+            return fill(missing / 2) + prefix + body + fill(missing - missing / 2);
+        case '=':
+            return prefix + fill(missing) + body;
+        default:
+            return fill(missing) + prefix + body;
     }
 }
 
@@ -76,11 +81,20 @@ std::string integer_field(std::int64_t i, const Spec& spec) {
     const auto magnitude = i < 0 ? 0 - static_cast<std::uint64_t>(i) : static_cast<std::uint64_t>(i);
     std::string prefix = sign_of(i < 0, spec), body;
     switch (spec.type) {
-        case 'x': body = radix(magnitude, 16); break;
-        case 'X': body = upper(radix(magnitude, 16)); break;
-        case 'o': body = radix(magnitude, 8); break;
-        case 'b': body = radix(magnitude, 2); break;
-        default: body = radix(magnitude, 10);
+        case 'x':
+            body = radix(magnitude, 16);
+            break;
+        case 'X':
+            body = upper(radix(magnitude, 16));
+            break;
+        case 'o':
+            body = radix(magnitude, 8);
+            break;
+        case 'b':
+            body = radix(magnitude, 2);
+            break;
+        default:
+            body = radix(magnitude, 10);
     }
     if (spec.alternate && (spec.type == 'x' || spec.type == 'X' || spec.type == 'o' || spec.type == 'b'))
         prefix += std::string("0") + spec.type;
@@ -123,7 +137,9 @@ std::string format_value(Interp& in, const Value& v, std::string_view s) {
     } else if (!s.empty() && is_align(s[0])) {
         spec.align = s[at++];
     }
-    const auto next_is = [&](std::string_view set) { return at < s.size() && set.find(s[at]) != std::string_view::npos; };
+    const auto next_is = [&](std::string_view set) {
+        return at < s.size() && set.find(s[at]) != std::string_view::npos;
+    };
     if (next_is("+- ")) spec.sign = s[at++] == '-' ? '\0' : s[at - 1];
     if (next_is("#")) spec.alternate = true, ++at;
     if (next_is("0")) {
@@ -141,11 +157,12 @@ std::string format_value(Interp& in, const Value& v, std::string_view s) {
     }
     if (at < s.size()) spec.type = s[at++];
     const bool number = v.is_number() && !(v.is(Value::Kind::boolean) && s.empty());
-    const bool ok = at == s.size() &&
-                    (v.is_string() ? spec.type == '\0' || spec.type == 's'
-                     : number      ? spec.type == '\0' || float_type(spec.type) ||
-                                    (v.is_int_like() && std::string_view("bdoxX").find(spec.type) != std::string_view::npos)
-                                   : s.empty());
+    const bool ok =
+        at == s.size() &&
+        (v.is_string() ? spec.type == '\0' || spec.type == 's'
+         : number      ? spec.type == '\0' || float_type(spec.type) ||
+                        (v.is_int_like() && std::string_view("bdoxX").find(spec.type) != std::string_view::npos)
+                  : s.empty());
     if (!ok) return in.fail("the format '" + std::string(s) + "' does not suit a " + v.type_name()), "";
     if (v.is_string()) return text_field(v.text(), spec);
     if (!number) return in.str(v);
@@ -172,7 +189,9 @@ Value field_value(Interp& in, std::string_view path, Args& args, std::size_t& au
         const bool item = rest[0] == '[';
         const std::size_t stop = std::min(item ? rest.find(']') : rest.find_first_of(".[", 1), rest.size());
         const std::string key(rest.substr(1, stop - 1));
-        v = item && parse_integer(key, 10, index) ? in.item(v, index) : item ? in.item(v, in.string(key)) : in.attribute(v, key);
+        v = item && parse_integer(key, 10, index) ? in.item(v, index)
+            : item                                ? in.item(v, in.string(key))
+                                                  : in.attribute(v, key);
         rest.remove_prefix(std::min(rest.size(), stop + (item ? 1 : 0)));
     }
     return v;
@@ -235,7 +254,8 @@ struct Percent {
             return in.fail(std::string("the conversion '%") + type + "' does not suit a " + v.type_name()), "";
         spec.type = integer && (type == 'i' || type == 'u') ? 'd' : type;
         if (!integer) return float_field(v.number(), spec);
-        if (v.is(Value::Kind::floating) && !(std::fabs(v.number()) < 9.2e18)) return in.fail("%d of a float too large"), "";
+        if (v.is(Value::Kind::floating) && !(std::fabs(v.number()) < 9.2e18))
+            return in.fail("%d of a float too large"), "";
         const std::int64_t i = v.is_int_like() ? v.integer() : static_cast<std::int64_t>(v.number());
         if (spec.precision < 0) return integer_field(i, spec);
         return in.fail("a precision of an integer conversion is not supported", Errc::unsupported), "";
@@ -308,8 +328,9 @@ std::string brace_format(Interp& in, std::string_view s, Args& args) {
 std::string strftime_utc(Context& ctx, std::int64_t seconds, std::string_view s) {
     static constexpr std::string_view kDays[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
                                                  "Thursday", "Friday", "Saturday"};
-    static constexpr std::string_view kMonths[] = {"January", "February", "March",     "April",   "May",      "June",
-                                                   "July",    "August",   "September", "October", "November", "December"};
+    static constexpr std::string_view kMonths[] = {"January",   "February", "March",    "April",
+                                                   "May",       "June",     "July",     "August",
+                                                   "September", "October",  "November", "December"};
     // Year 1 to 9999, as Python's datetime.
     if (seconds < -62135596800 || seconds > 253402300799) return ctx.fail("strftime_now: the time is out of range"), "";
     std::int64_t days = seconds / 86400, rest = seconds % 86400;
@@ -338,28 +359,67 @@ std::string strftime_utc(Context& ctx, std::int64_t seconds, std::string_view s)
         bool bare = false;
         if (s[++at] == '-' && at + 1 < s.size()) bare = true, ++at;
         switch (s[at]) {
-            case 'Y': number(year, 1, bare); break;
-            case 'y': number(year % 100, 2, bare); break;
-            case 'm': number(month, 2, bare); break;
-            case 'd': number(day, 2, bare); break;
-            case 'e': number(day, 2, bare, ' '); break;
-            case 'j': number(year_day, 3, bare); break;
-            case 'H': number(hour, 2, bare); break;
-            case 'I': number(hour12, 2, bare); break;
-            case 'M': number(rest / 60 % 60, 2, bare); break;
-            case 'S': number(rest % 60, 2, bare); break;
-            case 'p': out += hour < 12 ? "AM" : "PM"; break;
-            case 'A': out += kDays[week_day]; break;
-            case 'a': out += kDays[week_day].substr(0, 3); break;
-            case 'B': out += kMonths[month - 1]; break;
+            case 'Y':
+                number(year, 1, bare);
+                break;
+            case 'y':
+                number(year % 100, 2, bare);
+                break;
+            case 'm':
+                number(month, 2, bare);
+                break;
+            case 'd':
+                number(day, 2, bare);
+                break;
+            case 'e':
+                number(day, 2, bare, ' ');
+                break;
+            case 'j':
+                number(year_day, 3, bare);
+                break;
+            case 'H':
+                number(hour, 2, bare);
+                break;
+            case 'I':
+                number(hour12, 2, bare);
+                break;
+            case 'M':
+                number(rest / 60 % 60, 2, bare);
+                break;
+            case 'S':
+                number(rest % 60, 2, bare);
+                break;
+            case 'p':
+                out += hour < 12 ? "AM" : "PM";
+                break;
+            case 'A':
+                out += kDays[week_day];
+                break;
+            case 'a':
+                out += kDays[week_day].substr(0, 3);
+                break;
+            case 'B':
+                out += kMonths[month - 1];
+                break;
             case 'b':
-            case 'h': out += kMonths[month - 1].substr(0, 3); break;
-            case 'F': out += strftime_utc(ctx, seconds, "%Y-%m-%d"); break;
-            case 'T': out += strftime_utc(ctx, seconds, "%H:%M:%S"); break;
-            case 'D': out += strftime_utc(ctx, seconds, "%m/%d/%y"); break;
+            case 'h':
+                out += kMonths[month - 1].substr(0, 3);
+                break;
+            case 'F':
+                out += strftime_utc(ctx, seconds, "%Y-%m-%d");
+                break;
+            case 'T':
+                out += strftime_utc(ctx, seconds, "%H:%M:%S");
+                break;
+            case 'D':
+                out += strftime_utc(ctx, seconds, "%m/%d/%y");
+                break;
             case 'Z':
-            case 'z': break;  // empty in Python too: datetime.now() has no zone
-            case '%': out += '%'; break;
+            case 'z':
+                break;  // empty in Python too: datetime.now() has no zone
+            case '%':
+                out += '%';
+                break;
             default:
                 ctx.fail(std::string("strftime_now: the code '%") + s[at] + "' is not supported", Errc::unsupported);
                 return "";

@@ -12,8 +12,19 @@
 namespace quern::text::jinja {
 
 struct Token {
-    enum class Type : std::uint8_t { data, print_begin, print_end, block_begin, block_end, name, string, integer,
-                                     floating, op, end };
+    enum class Type : std::uint8_t {
+        data,
+        print_begin,
+        print_end,
+        block_begin,
+        block_end,
+        name,
+        string,
+        integer,
+        floating,
+        op,
+        end
+    };
     Type type = Type::end;
     std::uint32_t line = 1;
     std::string_view text;  ///< into the source; a string with its quotes

@@ -112,8 +112,7 @@ Value pieces(Interp& in, const std::vector<std::string_view>& parts, Shape shape
 /// split() on white space: runs of it separate, none at the ends.
 std::vector<std::string_view> split_white(std::string_view s, std::int64_t most, bool from_right) {
     std::vector<std::string_view> parts;
-    for (s = strip(s, !from_right, from_right, true, ""); !s.empty();
-         s = strip(s, !from_right, from_right, true, "")) {
+    for (s = strip(s, !from_right, from_right, true, ""); !s.empty(); s = strip(s, !from_right, from_right, true, "")) {
         if (static_cast<std::int64_t>(parts.size()) == most) {
             parts.push_back(s);  // the rest keeps the white space at its far end
             break;
@@ -121,8 +120,8 @@ std::vector<std::string_view> split_white(std::string_view s, std::int64_t most,
         std::size_t cut = from_right ? s.size() : 0;
         while (from_right ? cut > 0 : cut < s.size()) {
             std::size_t at = cut;
-            if (from_right)
-                do --at;
+            if (from_right) do
+                    --at;
                 while (at > 0 && (static_cast<unsigned char>(s[at]) & 0xC0) == 0x80);
             std::size_t end = at;
             if (is_space(next_char(s, end))) break;
@@ -228,8 +227,9 @@ Value str_pad(Interp& in, const Value& self, Args& args) {
     const auto missing = static_cast<std::uint64_t>(width) - static_cast<std::uint64_t>(have);
     if (!in.text_step(missing < in.limits.max_output_bytes ? missing * fill.size() : missing)) return {};
     // Python puts the odd character of a centred text on the left only when the width is odd.
-    const std::uint64_t left =
-        Side < 0 ? 0 : Side > 0 ? missing : missing / 2 + (missing & static_cast<std::uint64_t>(width) & 1);
+    const std::uint64_t left = Side < 0   ? 0
+                               : Side > 0 ? missing
+                                          : missing / 2 + (missing & static_cast<std::uint64_t>(width) & 1);
     std::string out;
     for (std::uint64_t i = 0; i < missing; ++i) {
         if (i == left) out += self.text();
@@ -424,8 +424,8 @@ Value list_clear(Interp& in, const Value& self, Args& args) {
 }
 
 constexpr MethodDef kList[] = {
-    {"append", list_append}, {"clear", list_clear},   {"copy", list_copy},     {"count", list_count},
-    {"extend", list_extend}, {"index", list_index},   {"insert", list_insert}, {"pop", list_pop},
+    {"append", list_append}, {"clear", list_clear},     {"copy", list_copy},     {"count", list_count},
+    {"extend", list_extend}, {"index", list_index},     {"insert", list_insert}, {"pop", list_pop},
     {"remove", list_remove}, {"reverse", list_reverse}, {"sort", nullptr},
 };
 constexpr MethodDef kTuple[] = {{"count", list_count}, {"index", list_index}};
@@ -508,9 +508,17 @@ Value dict_clear(Interp& in, const Value& self, Args& args) {
 }
 
 constexpr MethodDef kDict[] = {
-    {"clear", dict_clear}, {"copy", dict_copy},   {"fromkeys", nullptr}, {"get", dict_get},
-    {"items", dict_view<Shape::items>}, {"keys", dict_view<Shape::keys>}, {"pop", dict_pop}, {"popitem", nullptr},
-    {"setdefault", dict_setdefault}, {"update", dict_update}, {"values", dict_view<Shape::values>},
+    {"clear", dict_clear},
+    {"copy", dict_copy},
+    {"fromkeys", nullptr},
+    {"get", dict_get},
+    {"items", dict_view<Shape::items>},
+    {"keys", dict_view<Shape::keys>},
+    {"pop", dict_pop},
+    {"popitem", nullptr},
+    {"setdefault", dict_setdefault},
+    {"update", dict_update},
+    {"values", dict_view<Shape::values>},
 };
 
 template <std::size_t N>

@@ -30,8 +30,10 @@ bool printable(char32_t c) {
         case UTF8PROC_CATEGORY_CN:
         case UTF8PROC_CATEGORY_ZL:
         case UTF8PROC_CATEGORY_ZP:
-        case UTF8PROC_CATEGORY_ZS: return false;
-        default: return true;
+        case UTF8PROC_CATEGORY_ZS:
+            return false;
+        default:
+            return true;
     }
 }
 

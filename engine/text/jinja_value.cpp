@@ -114,12 +114,18 @@ Value Value::dict() { return std::make_shared<DictNode>(nullptr); }
 
 const void* Value::node() const {
     switch (kind()) {
-        case Kind::string: return share<StringNode>().get();
-        case Kind::list: return share<ListNode>().get();
-        case Kind::dict: return share<DictNode>().get();
-        case Kind::name_space: return share<NamespaceNode>().get();
-        case Kind::callable: return share<Callable>().get();
-        default: return nullptr;
+        case Kind::string:
+            return share<StringNode>().get();
+        case Kind::list:
+            return share<ListNode>().get();
+        case Kind::dict:
+            return share<DictNode>().get();
+        case Kind::name_space:
+            return share<NamespaceNode>().get();
+        case Kind::callable:
+            return share<Callable>().get();
+        default:
+            return nullptr;
     }
 }
 
@@ -133,25 +139,42 @@ std::uint32_t Value::depth() const {
 
 const char* Value::type_name() const {
     switch (kind()) {
-        case Kind::undefined: return "Undefined";
-        case Kind::none: return "None";
-        case Kind::boolean: return "bool";
-        case Kind::integer: return "int";
-        case Kind::floating: return "float";
-        case Kind::string: return "str";
-        case Kind::dict: return "dict";
-        case Kind::name_space: return "Namespace";
-        case Kind::callable: return "function";
-        case Kind::list: break;
+        case Kind::undefined:
+            return "Undefined";
+        case Kind::none:
+            return "None";
+        case Kind::boolean:
+            return "bool";
+        case Kind::integer:
+            return "int";
+        case Kind::floating:
+            return "float";
+        case Kind::string:
+            return "str";
+        case Kind::dict:
+            return "dict";
+        case Kind::name_space:
+            return "Namespace";
+        case Kind::callable:
+            return "function";
+        case Kind::list:
+            break;
     }
     switch (list().shape) {
-        case Shape::list: return "list";
-        case Shape::tuple: return "tuple";
-        case Shape::range: return "range";
-        case Shape::keys: return "dict_keys";
-        case Shape::values: return "dict_values";
-        case Shape::items: return "dict_items";
-        case Shape::generator: return "generator";
+        case Shape::list:
+            return "list";
+        case Shape::tuple:
+            return "tuple";
+        case Shape::range:
+            return "range";
+        case Shape::keys:
+            return "dict_keys";
+        case Shape::values:
+            return "dict_values";
+        case Shape::items:
+            return "dict_items";
+        case Shape::generator:
+            return "generator";
     }
     return "object";
 }
@@ -163,9 +186,13 @@ bool encode_key(const Value& key, std::string& out, int depth) {
             out += depth == 0 ? "s" : "s" + std::to_string(key.text().size()) + ":";
             out += key.text();
             return true;
-        case Value::Kind::none: out += "n;"; return true;
+        case Value::Kind::none:
+            out += "n;";
+            return true;
         case Value::Kind::boolean:
-        case Value::Kind::integer: out += "i" + std::to_string(key.integer()) + ";"; return true;
+        case Value::Kind::integer:
+            out += "i" + std::to_string(key.integer()) + ";";
+            return true;
         case Value::Kind::floating: {
             const double d = key.number();
             if (d == std::floor(d) && std::fabs(d) < 9e18) {
@@ -185,7 +212,8 @@ bool encode_key(const Value& key, std::string& out, int depth) {
                 if (!encode_key(item, out, depth + 1)) return false;
             out += ")";
             return true;
-        default: return false;
+        default:
+            return false;
     }
 }
 

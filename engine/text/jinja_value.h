@@ -113,7 +113,16 @@ struct Undefined {
 class Value {
 public:
     enum class Kind : std::uint8_t {
-        undefined, none, boolean, integer, floating, string, list, dict, name_space, callable
+        undefined,
+        none,
+        boolean,
+        integer,
+        floating,
+        string,
+        list,
+        dict,
+        name_space,
+        callable
     };
 
     Value() = default;  // undefined
@@ -158,7 +167,9 @@ public:
     Callable& callable() const { return **std::get_if<std::shared_ptr<Callable>>(&v_); }
     const std::string* undefined_hint() const { return std::get_if<Undefined>(&v_)->hint.get(); }
     template <class Node>
-    std::shared_ptr<Node> share() const { return *std::get_if<std::shared_ptr<Node>>(&v_); }
+    std::shared_ptr<Node> share() const {
+        return *std::get_if<std::shared_ptr<Node>>(&v_);
+    }
 
     /// Identity of the node, null for plain values.
     const void* node() const;
