@@ -72,10 +72,14 @@ TEST(ChatHostile, WorkIsBounded) {
     expect_error("{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recurses deeper");
     expect_error("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recurses deeper");
     expect_error("{% set l = [1] %}{% for a in l %}{% set _ = l.append(a) %}{% endfor %}", "steps");
-    expect_error("{% set ns = namespace(l=[0]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}"
-                 "{{ ns.l }}", "steps");
-    expect_error("{% set ns = namespace(l=[0], m=[0]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
-                 "{% set ns.m = [ns.m, ns.m] %}{% endfor %}{{ ns.l == ns.m }}", "steps");
+    expect_error(
+        "{% set ns = namespace(l=[0]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}"
+        "{{ ns.l }}",
+        "steps");
+    expect_error(
+        "{% set ns = namespace(l=[0], m=[0]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
+        "{% set ns.m = [ns.m, ns.m] %}{% endfor %}{{ ns.l == ns.m }}",
+        "steps");
 }
 
 TEST(ChatHostile, MemoryIsBounded) {
@@ -84,7 +88,8 @@ TEST(ChatHostile, MemoryIsBounded) {
     expect_error("{% set ns = namespace(s='x') %}" + loop + "{% set ns.s = ns.s * 9 %}" + end, "grows beyond");
     expect_error("{% set ns = namespace(s='xx') %}" + loop + "{% set ns.s = ns.s | replace('x', ns.s) %}" + end,
                  "grows beyond");
-    expect_error("{% set ns = namespace(s=['x' * 9]) %}" + loop + "{% set ns.s = ns.s + ns.s %}" + end, "values need more than");
+    expect_error("{% set ns = namespace(s=['x' * 9]) %}" + loop + "{% set ns.s = ns.s + ns.s %}" + end,
+                 "values need more than");
     expect_error("{% set ns = namespace(l=[]) %}" + loop + "{% set ns.l = ns.l + [i ~ 'x' * 1000000] %}" + end,
                  "values need more than");
     expect_error("{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}", "output grows beyond");
@@ -169,7 +174,8 @@ TEST(ChatHostile, TheCallersValuesStayAsTheyAre) {
 // What the fuzzer found, and its seeds: each must end, and the sanitizers of CI watch it.
 TEST(ChatHostile, FuzzCorpusReplays) {
     int files = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(std::string(QUERN_SOURCE_DIR) + "/tests/fuzz/corpus/chat")) {
+    for (const auto& entry :
+         std::filesystem::directory_iterator(std::string(QUERN_SOURCE_DIR) + "/tests/fuzz/corpus/chat")) {
         std::ifstream f(entry.path(), std::ios::binary);
         std::stringstream s;
         s << f.rdbuf();
