@@ -45,6 +45,7 @@ Result<GenerateResult> Answerer::answer(const std::vector<Token>& prompt, std::s
     }
     totals_.n_prompt += result->n_prompt;
     totals_.n_generated += result->n_generated;
+    totals_.n_steps += result->n_generated > 0 ? result->n_generated - 1 : 0;
     totals_.prompt_seconds += result->prompt_seconds;
     totals_.generate_seconds += result->generate_seconds;
     return result;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 #include <random>
 #include <string>
 #include <utility>
@@ -142,9 +143,6 @@ Result<Json> converse(const Model& model, Session& session, Answerer& answerer, 
         Result<std::string> text = read_file(f.chat_template_file);
         if (!text) return std::move(text).error();
         options.chat_template = std::move(*text);
-    } else if (!model.info().has_chat_template) {
-        return Error{Errc::invalid_argument,
-                     "this model has no chat template: leave --chat away, or give one with --chat-template-file"};
     }
     Conversation conversation(model, session, answerer, options, f.system);
     const bool terminal = isatty(STDIN_FILENO) == 1;

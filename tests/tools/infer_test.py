@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import re
+import subprocess
+import tempfile
+import unittest
+
+from support import (CONTEXT, ERROR, MEMORY, MODEL, MODEL_ERROR, OK, PATIENCE, TEMPLATE, TINY, USAGE, manifest, program,
+                     run, run_json)
+
+GREEDY = ("-m", MODEL, "-p", "the answer", "--temp", "0", "-n", "24")
+
+
+class Errors(unittest.TestCase):
+    def expect(self, process, code, *texts):
+        self.assertEqual(process.returncode, code, process.stderr)
+        for text in texts:
+            self.assertIn(text, process.stderr)
+        self.assertEqual(process.stdout, "")
+
+    def test_usage(self):
+        self.expect(run("infer"), USAGE, "--model")
+        self.expect(run("infer", "-m", MODEL), USAGE, "no prompt", "-p", "-f", "--chat")
+        self.expect(run("infer", *GREEDY, "--no-such-flag"), USAGE, "--no-such-flag")
+        self.expect(run("infer", *GREEDY, "-n", "many"), USAGE, "many")
+        self.expect(run("infer", *GREEDY, "--memory-limit", "4X"), USAGE, "--memory-limit")
+        self.expect(run("infer", *GREEDY, "--system", "be brief"), USAGE, "--chat")
+        self.expect(run("infer", *GREEDY, "-l", "7"), USAGE, "--logit-bias", "'7'")
+        self.expect(run("infer", *GREEDY, "-ctk", "f16", "-ctv", "f32"), USAGE, "same format")
+        self.expect(run("infer", "-m", MODEL, "-f", "no-such-prompt"), USAGE, "no-such-prompt")
+
+    def test_values_that_the_library_refuses(self):
+        self.expect(run("infer", *GREEDY, "--top-p", "-1"), USAGE, "top_p")
+        self.expect(run("infer", *GREEDY, "--temp", "-1"), USAGE, "temperature")
+        self.expect(run("infer", *GREEDY, "-l", "99999999+1"), USAGE, "99999999")
+
+    def test_model_file(self):
+        self.expect(run("infer", "-m", "no-such.gguf", "-p", "x"), MODEL_ERROR, "no-such.gguf")
+        with tempfile.TemporaryDirectory() as folder:
+            cut = os.path.join(folder, "cut.gguf")
+            with open(MODEL, "rb") as source, open(cut, "wb") as out:
+                out.write(source.read()[:-1000])
+            self.expect(run("infer", "-m", cut, "-p", "x"), MODEL_ERROR, "cut.gguf")
+
+    def test_kernels_by_name(self):
+        for process in (run("infer", *GREEDY, "--isa", "avx3"), run("infer", *GREEDY, env={"QUERN_ISA": "avx3"})):
+            self.assertIn(process.returncode, (USAGE, MODEL_ERROR))
+            self.assertIn("avx3", process.stderr)
+        self.assertEqual(run_json("infer", *GREEDY, "--json", "--isa", "scalar")["isa"], "scalar")
+        self.assertEqual(run_json("infer", *GREEDY, "--json", env={"QUERN_ISA": "scalar"})["isa"], "scalar")
+
+    def test_memory_and_context(self):
+        self.expect(run("infer", *GREEDY, "--memory-limit", "100K"), MEMORY)
+        self.expect(run("infer", *GREEDY, "-p", "word " * 64, "-c", "16"), CONTEXT, "16")
+
+    def test_output_that_cannot_be_written(self):
+        with open("/dev/full", "w") as full:
+            p = subprocess.run([program("infer"), *GREEDY], stdin=subprocess.DEVNULL, stdout=full,
+                               stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+        self.assertEqual(p.returncode, ERROR)
+        self.assertIn("cannot write to standard output", p.stderr)
+
+
+class Text(unittest.TestCase):
+    def test_help_and_version(self):
+        p = run("infer", "--help")
+        self.assertEqual(p.returncode, OK)
+        self.assertIn("Exit codes: 0 success", p.stdout)
+        p = run("infer", "--version")
+        self.assertEqual(p.returncode, OK)
+        self.assertRegex(p.stdout, r"^quern \d+\.\d+\.\d+\n$")
+
+    def test_json_and_stream_are_the_same_text(self):
+        stream = run("infer", *GREEDY)
+        self.assertEqual(stream.returncode, OK, stream.stderr)
+        answer = run_json("infer", *GREEDY, "--json")
+        # Python and JSON put different numbers of U+FFFD for bytes that are no character.
+        stream, text = (re.sub("\ufffd+", "?", s.rstrip("\n")) for s in (stream.stdout, answer["text"]))
+        self.assertEqual(stream, text)
+        self.assertEqual(answer["stop_reason"], "max_tokens")
+        self.assertEqual((answer["n_generated"], len(answer["tokens"])), (24, 24))
+        self.assertGreater(answer["n_prompt"], 0)
+        self.assertGreater(answer["peak_memory_bytes"], os.path.getsize(MODEL) // 2)
+        for key in ("prompt_tokens_per_second", "generate_tokens_per_second", "first_token_seconds",
+                    "start_to_first_token_seconds"):
+            self.assertGreater(answer[key], 0, key)
+
+    def test_last_line(self):
+        lines = run("infer", *GREEDY).stderr.splitlines()
+        self.assertEqual(len(lines), 1, lines)
+        self.assertRegex(lines[0], r"^prompt \d+ tokens, [\d.]+ tokens/s \| generated 24 tokens, [\d.]+ tokens/s \| "
+                                   r"first token [\d.]+ s \([\d.]+ s after start\) \| peak memory [\d.]+ MiB$")
+        self.assertEqual(run("infer", *GREEDY, "--no-perf").stderr, "")
+
+    def test_seed(self):
+        def text(seed):
+            return run_json("infer", "-m", MODEL, "-p", "a", "-n", "24", "--temp", "1", "-s", seed, "--json")["text"]
+        self.assertEqual(text(7), text(7))
+        self.assertNotEqual(text(7), text(8))
+
+    def test_logit_bias_forces_a_token(self):
+        answer = run_json("infer", *GREEDY, "--json", "-l", "300+1000", "-n", "3")
+        self.assertEqual(answer["tokens"], [300, 300, 300])
+
+    def test_stop_string(self):
+        whole = run_json("infer", *GREEDY, "--json")["text"]
+        stop = re.search("[a-z]{2}", whole[len(whole) // 2:])[0]
+        answer = run_json("infer", *GREEDY, "--json", "--stop", "never-in-it", "--stop", stop)
+        self.assertEqual((answer["stop_reason"], answer["stop_string"]), ("stop_string", stop))
+        self.assertEqual(answer["text"], whole[:whole.index(stop)])
+
+    def test_prompt_from_standard_input_and_echo(self):
+        from_flag = run("infer", *GREEDY, "--echo")
+        from_stdin = run("infer", "-m", MODEL, "-f", "-", "--temp", "0", "-n", "24", "--echo", stdin="the answer")
+        self.assertEqual(from_flag.stdout, from_stdin.stdout)
+        self.assertTrue(from_flag.stdout.startswith("the answer"))
+
+    def test_special_tokens_only_where_asked_for(self):
+        def count(*flags):
+            return run_json("infer", "-m", MODEL, "-p", "<|im_start|>", "-n", "1", "--json", *flags)["n_prompt"]
+        self.assertGreater(count(), 1)
+        self.assertEqual(count("--parse-special"), 1)
+
+    def test_context_full_is_said(self):
+        p = run("infer", *GREEDY, "-n", "-1", "-c", "32", "--ignore-eos")
+        self.assertEqual(p.returncode, OK, p.stderr)
+        self.assertIn("the context of 32 tokens is full", p.stderr)
+
+    def test_every_tiny_model_runs(self):
+        for file in ("llama-q4_0.gguf", "llama-q5_k.gguf", "qwen2-q4_0.gguf"):
+            answer = run_json("infer", "-m", os.path.join(TINY, file), "-p", "a", "-n", "4", "--json", "--ignore-eos")
+            self.assertEqual(answer["n_generated"], 4, manifest(file)["architecture"])
+
+    def test_chat_reads_lines(self):
+        answer = run_json("infer", "-m", MODEL, "--chat", "--chat-template-file", TEMPLATE, "--system", "Be kind.",
+                          "-n", "4", "--json", stdin="hello\n\nand again\n/exit\nnever read\n")
+        self.assertEqual([m["role"] for m in answer["messages"]], ["system"] + ["user", "assistant"] * 2)
+        self.assertEqual(answer["messages"][3]["content"], "and again")
+        self.assertEqual(len(answer["answers"]), 2)
+        # The second turn reads its own message only, not the first again.
+        self.assertLess(answer["answers"][1]["n_prompt"], answer["answers"][0]["n_prompt"] + 8)
+
+    def test_chat_with_a_prompt_is_one_turn(self):
+        answer = run_json("infer", "-m", MODEL, "--chat", "--chat-template-file", TEMPLATE, "-p", "hello", "-n", "4",
+                          "--json", stdin="never read\n")
+        self.assertEqual([m["role"] for m in answer["messages"]], ["user", "assistant"])
+
+    def test_chat_without_a_template(self):
+        p = run("infer", "-m", MODEL, "--chat", "-p", "hello")
+        self.assertEqual(p.returncode, MODEL_ERROR)
+        self.assertIn("no chat template", p.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running Quern's programs on the tiny models in tests/data."""
+import json
+import os
+import subprocess
+
+BIN = os.environ["QUERN_BIN"]
+SOURCE = os.environ["QUERN_SOURCE"]
+TINY = os.path.join(SOURCE, "tests", "data", "tiny")
+MODEL = os.path.join(TINY, "llama-q4_0.gguf")
+TEMPLATE = os.path.join(SOURCE, "tests", "data", "chat", "smollm2.jinja")
+
+# A bound for machines that hang, far above what any run takes, sanitizers included.
+PATIENCE = 300
+
+OK, ERROR, USAGE, MODEL_ERROR, MEMORY, CONTEXT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+
+def program(name):
+    return os.path.join(BIN, name)
+
+
+def run(name, *args, stdin="", env=None, **more):
+    """The finished process; standard output and error as text. A random model also writes bytes that are not UTF-8."""
+    return subprocess.run([program(name), *map(str, args)], input=stdin, capture_output=True, text=True,
+                          errors="replace", timeout=PATIENCE, env={**os.environ, **(env or {})}, **more)
+
+
+def run_json(name, *args, **more):
+    """Standard output as JSON, after checking that it is all there is and that the program succeeded."""
+    p = run(name, *args, **more)
+    assert p.returncode == OK, f"{name} ended with {p.returncode}: {p.stderr}"
+    return json.loads(p.stdout)
+
+
+def manifest(file):
+    """The entry of a tiny model: token_ids, logits, shape."""
+    with open(os.path.join(TINY, "manifest.json")) as f:
+        return next(m for m in json.load(f)["models"] if m["file"] == file)
