@@ -38,6 +38,9 @@ struct KernelTable {
 
     /// One column of n floats (n a multiple of 32) to ActLayout(n).
     void (*quantize_act)(const float* x, std::uint32_t n, std::byte* out);
+    /// The same, and behind it a second ActLayout(n) with what the first rounding lost: the sum of two matmuls then sees
+    /// the activations in about 15 bits.
+    void (*quantize_act_fine)(const float* x, std::uint32_t n, std::byte* out);
     /// out = x / sqrt(mean(x^2) + eps) * w. w may be null (all ones). out may be x.
     void (*rms_norm)(const float* x, const float* w, float eps, std::uint32_t n, float* out);
     /// Rotates, in place, the first n_rot values of n_heads heads of head_dim each. cs: n_rot / 2 pairs (cos, sin).

@@ -12,6 +12,10 @@ namespace {
 bool is_float(DType t) { return t == DType::F32 || t == DType::F16 || t == DType::BF16; }
 std::size_t pad64(std::size_t n) { return (n + 63) / 64 * 64; }
 
+/// Matmuls whose input is kept in two int8 terms. Rounding the input of Q, K and V and of the output matrix to one term
+/// makes about half of all the divergence from the exact result (docs/numerics.md), at a tenth of the work.
+bool wants_fine(Slot s) { return s == Slot::attn_q || s == Slot::attn_k || s == Slot::attn_v || s == Slot::output; }
+
 constexpr ValueId kNone = 0xffff;
 /// Values that a step touches, to be turned into pointers once their places are known.
 struct StepValues {
@@ -21,7 +25,7 @@ struct StepValues {
 
 /// Which forms of a value are wanted, and where they live.
 struct ValueState {
-    bool f32 = false, act = false;
+    bool f32 = false, act = false, fine = false;
     std::optional<std::size_t> f32_buffer, act_buffer;   // index into Lowered::buffers
 };
 
@@ -80,7 +84,9 @@ struct CpuBackend::Lowered {
                 continue;
             }
             for (std::uint32_t i = 0; i < op.n_parts; ++i) {
-                (is_float(weight_type(op.parts[i].weight, op.layer)) ? state[op.in].f32 : state[op.in].act) = true;
+                const bool rounded = !is_float(weight_type(op.parts[i].weight, op.layer));
+                (rounded ? state[op.in].act : state[op.in].f32) = true;
+                state[op.in].fine |= rounded && wants_fine(op.parts[i].weight);
                 state[op.parts[i].out].f32 = true;
             }
         }
@@ -160,6 +166,7 @@ struct CpuBackend::Lowered {
             const gguf::Tensor& t = p.weight == Slot::output ? *b.args_.weights->output_matrix() : *b.args_.weights->get(p.weight, op.layer);
             s.parts[i].add = p.add;
             s.parts[i].rounded = !is_float(t.type);
+            s.parts[i].fine = s.parts[i].rounded && wants_fine(p.weight);
             s.parts[i].w.type = t.type;
             s.parts[i].w.n_k = static_cast<std::uint32_t>(t.ne[0]);
             s.parts[i].kernel = b.args_.table->matmul[kernels::type_index(t.type)];
@@ -169,6 +176,8 @@ struct CpuBackend::Lowered {
         const std::uint32_t per = std::clamp((panels / (b.args_.pool->size() * 8) + 1) / 2 * 2, 2u, 64u);
         for (std::uint32_t i = 0; i < op.n_parts; ++i) s.parts[i].panels_per_unit = per;
     }
+
+    std::size_t act_bytes(ValueId id) const { return kernels::ActLayout(value(id).width).bytes * (state[id].fine ? 2 : 1); }
 
     /// Lives of all buffers, and their places.
     void place() {
@@ -180,7 +189,7 @@ struct CpuBackend::Lowered {
             if (id == kNone) return;
             const Value& v = value(id);
             if (state[id].f32) extend(state[id].f32_buffer, bucket * pad64(std::size_t{v.width} * sizeof(float)), at);
-            if (state[id].act) extend(state[id].act_buffer, bucket * kernels::ActLayout(v.width).bytes, at);
+            if (state[id].act) extend(state[id].act_buffer, bucket * act_bytes(id), at);
         };
         for (std::uint32_t i = 0; i < steps.size(); ++i) {
             const StepValues& v = values[i];
@@ -199,7 +208,8 @@ struct CpuBackend::Lowered {
         ValueBuffers out;
         out.width = value(id).width;
         out.f32_stride = pad64(std::size_t{out.width} * sizeof(float)) / sizeof(float);
-        out.act_stride = kernels::ActLayout(out.width).bytes;
+        out.act_stride = act_bytes(id);
+        out.fine = state[id].fine;
         if (state[id].f32_buffer) out.f32 = reinterpret_cast<float*>(base + buffers[*state[id].f32_buffer].offset);
         if (state[id].act_buffer) out.act = base + buffers[*state[id].act_buffer].offset;
         return out;

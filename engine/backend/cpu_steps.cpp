@@ -18,7 +18,7 @@ std::uint32_t count_rows(const Step& s, const CpuRun& r) { return n_rows(s, r); 
 
 float* row(const ValueBuffers& v, std::size_t i) { return v.f32 + i * v.f32_stride; }
 void round_row(const Step& s, const float* x, std::size_t i) {
-    if (s.out.act) s.table->quantize_act(x, s.out.width, s.out.act + i * s.out.act_stride);
+    if (s.out.act) (s.out.fine ? s.table->quantize_act_fine : s.table->quantize_act)(x, s.out.width, s.out.act + i * s.out.act_stride);
 }
 
 /// Bytes of n floats, rounded up so that what follows is 64-byte aligned.
@@ -84,6 +84,12 @@ void matmul(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scrat
     a.add = p->add;
     a.scratch = scratch;
     p->kernel(a);
+    if (p->fine) {   // the panels are in cache now
+        a.x += kernels::ActLayout(a.n_k).bytes;
+        a.bias = nullptr;
+        a.add = true;
+        p->kernel(a);
+    }
 }
 
 // --- Rotation and store: a unit is up to 16 tokens of one chunk. ---

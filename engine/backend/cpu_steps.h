@@ -24,6 +24,7 @@ struct ValueBuffers {
     std::uint32_t width = 0;
     std::size_t f32_stride = 0;    // floats
     std::size_t act_stride = 0;    // bytes
+    bool fine = false;             // two ActLayouts a row: the rounded values, and what rounding lost
 };
 
 struct StepPart {                  // of a matmul
@@ -32,6 +33,7 @@ struct StepPart {                  // of a matmul
     ValueBuffers out;              // out.f32 null: the run's logits
     bool add = false;
     bool rounded = false;          // takes the rounded form of the input
+    bool fine = false;             // both terms of it
     void (*kernel)(const kernels::MatmulArgs&) = nullptr;
     std::uint32_t panels_per_unit = 1;
 };

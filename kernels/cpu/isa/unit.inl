@@ -35,6 +35,7 @@ const KernelTable QUERN_TABLE = {
     .matmul_scratch = {QUERN_TYPES(QUERN_SCRATCH_FLOAT, QUERN_SCRATCH_QUANT)},
     .unpack_row = {QUERN_TYPES(QUERN_UNPACK_FLOAT, QUERN_UNPACK_QUANT)},
     .quantize_act = QUERN_ISA_NS::quantize_act,
+    .quantize_act_fine = QUERN_ISA_NS::quantize_act_fine,
     .rms_norm = QUERN_ISA_NS::rms_norm,
     .rope_norm = QUERN_ISA_NS::rope_norm,
     .rope_neox = QUERN_ISA_NS::rope_neox,

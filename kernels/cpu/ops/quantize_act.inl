@@ -6,32 +6,44 @@
 
 namespace quern::kernels::QUERN_ISA_NS {
 
-/// d = amax / 127, q = round to even of x * (127 / amax), clamped to +-127. Below 2^-100 the reciprocal would leave the
-/// float range: such a block is all zeros. NaN does not count for amax and becomes -127.
+struct ActPair { F32x16 lo, hi; };   // 32 values
+
+/// Block b of a column: d = amax / 127, q = round to even of x * (127 / amax), clamped to +-127. Below 2^-100 the
+/// reciprocal would leave the float range: such a block is all zeros. NaN does not count for amax and becomes -127.
+/// Returns what rounding lost, x - d * q.
+QUERN_INLINE ActPair quantize_block(ActPair x, std::uint32_t b, const ActLayout& at, std::byte* out) {
+    std::int8_t* q = reinterpret_cast<std::int8_t*>(out) + 32 * b;
+    const F32x16 top = f_set1(127.0f), bottom = f_set1(-127.0f);
+    const float amax = f_reduce_max(f_max(f_abs(x.hi), f_max(f_abs(x.lo), f_zero())));
+    const F32x16 id = f_set1(amax >= 0x1p-100f ? 127.0f / amax : 0.0f);
+    const I32x16 qlo = i_from_f(f_min(f_max(f_mul(x.lo, id), bottom), top));
+    const I32x16 qhi = i_from_f(f_min(f_max(f_mul(x.hi, id), bottom), top));
+    i_store_s8(q, qlo);
+    i_store_s8(q + 16, qhi);
+    // Sums of such small whole numbers are exact as floats.
+    const F32x16 flo = f_from_i(qlo), fhi = f_from_i(qhi);
+    const std::int32_t slo = static_cast<std::int32_t>(f_reduce_add(flo));
+    const std::int32_t shi = static_cast<std::int32_t>(f_reduce_add(fhi));
+    const float d = amax / 127.0f;
+    reinterpret_cast<float*>(out + at.d)[b] = d;
+    reinterpret_cast<std::int32_t*>(out + at.sum32)[b] = slo + shi;
+    reinterpret_cast<float*>(out + at.dsum32)[b] = d * static_cast<float>(slo + shi);
+    reinterpret_cast<std::int32_t*>(out + at.sum16)[2 * b] = slo;
+    reinterpret_cast<std::int32_t*>(out + at.sum16)[2 * b + 1] = shi;
+    const F32x16 minus_d = f_set1(-d);
+    return {f_fma(minus_d, flo, x.lo), f_fma(minus_d, fhi, x.hi)};
+}
+
 static void quantize_act(const float* x, std::uint32_t n, std::byte* out) {
     const ActLayout at(n);
-    std::int8_t* q = reinterpret_cast<std::int8_t*>(out);
-    float* d = reinterpret_cast<float*>(out + at.d);
-    std::int32_t* sum32 = reinterpret_cast<std::int32_t*>(out + at.sum32);
-    float* dsum32 = reinterpret_cast<float*>(out + at.dsum32);
-    std::int32_t* sum16 = reinterpret_cast<std::int32_t*>(out + at.sum16);
-    const F32x16 top = f_set1(127.0f), bottom = f_set1(-127.0f);
-    for (std::uint32_t b = 0; b < n / 32; ++b, x += 32, q += 32) {
-        const F32x16 lo = f_load(x), hi = f_load(x + 16);
-        const float amax = f_reduce_max(f_max(f_abs(hi), f_max(f_abs(lo), f_zero())));
-        const F32x16 id = f_set1(amax >= 0x1p-100f ? 127.0f / amax : 0.0f);
-        const I32x16 qlo = i_from_f(f_min(f_max(f_mul(lo, id), bottom), top));
-        const I32x16 qhi = i_from_f(f_min(f_max(f_mul(hi, id), bottom), top));
-        i_store_s8(q, qlo);
-        i_store_s8(q + 16, qhi);
-        // Sums of such small whole numbers are exact as floats.
-        const std::int32_t slo = static_cast<std::int32_t>(f_reduce_add(f_from_i(qlo)));
-        const std::int32_t shi = static_cast<std::int32_t>(f_reduce_add(f_from_i(qhi)));
-        d[b] = amax / 127.0f;
-        sum32[b] = slo + shi;
-        dsum32[b] = d[b] * static_cast<float>(slo + shi);
-        sum16[2 * b] = slo;
-        sum16[2 * b + 1] = shi;
+    for (std::uint32_t b = 0; b < n / 32; ++b) quantize_block({f_load(x + 32 * b), f_load(x + 32 * b + 16)}, b, at, out);
+}
+
+static void quantize_act_fine(const float* x, std::uint32_t n, std::byte* out) {
+    const ActLayout at(n);
+    for (std::uint32_t b = 0; b < n / 32; ++b) {
+        const ActPair lost = quantize_block({f_load(x + 32 * b), f_load(x + 32 * b + 16)}, b, at, out);
+        quantize_block(lost, b, at, out + at.bytes);
     }
 }
 
