@@ -22,6 +22,7 @@ struct Pair {
     static constexpr std::size_t kBlock = kCodeBytes;
     static constexpr std::size_t kHead = kHasMin ? 128 : 64;
     static constexpr std::size_t kUnit = kHead + 2 * kCodeBytes;
+    static constexpr std::size_t kPerBlock = kUnit / 2;
     static constexpr std::size_t d(std::size_t b) { return b / 2 * kUnit + b % 2 * 32; }
     static constexpr std::size_t m(std::size_t b) { return d(b) + 64; }
     static constexpr std::size_t codes(std::size_t b) { return b / 2 * kUnit + kHead + b % 2 * kCodeBytes; }
@@ -38,6 +39,7 @@ template <std::size_t kScaleAt, std::size_t kMinAt, std::size_t kCodesAt, std::s
 struct Super {
     static constexpr std::size_t kBlock = kCodeBytes;
     static constexpr std::size_t kUnit = kCodesAt + 8 * kCodeBytes;
+    static constexpr std::size_t kPerBlock = kUnit / 8;
     static constexpr std::size_t unit(std::size_t b) { return b / 8 * kUnit; }
     static constexpr std::size_t d(std::size_t b) { return unit(b); }
     static constexpr std::size_t dmin(std::size_t b) { return unit(b) + 32; }

@@ -24,6 +24,8 @@ struct Dot {
         const __m256i plo = _mm256_maddubs_epi16(w.lo, b), phi = _mm256_maddubs_epi16(w.hi, b);
         lo = g % kRun == 0 ? plo : _mm256_add_epi16(lo, plo);
         hi = g % kRun == 0 ? phi : _mm256_add_epi16(hi, phi);
+        // Else GCC adds the eight products as a tree, keeps all of them at once, and spills.
+        asm("" : "+x"(lo), "+x"(hi));
         if (g % kRun == kRun - 1) {
             sum.lo = _mm256_add_epi32(sum.lo, _mm256_madd_epi16(lo, one));
             sum.hi = _mm256_add_epi32(sum.hi, _mm256_madd_epi16(hi, one));

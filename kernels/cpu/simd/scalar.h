@@ -26,7 +26,11 @@ QUERN_INLINE F32x16 f_zero() { return f_set1(0.0f); }
 QUERN_INLINE F32x16 f_load(const float* p) { F32x16 r; QUERN_LANES r.v[i] = p[i]; return r; }
 QUERN_INLINE void f_store(float* p, F32x16 a) { QUERN_LANES p[i] = a.v[i]; }
 /// The first n lanes (0 <= n <= 16); the rest are 0 when loading and untouched when storing.
-QUERN_INLINE F32x16 f_load_n(const float* p, int n) { F32x16 r; QUERN_LANES r.v[i] = i < n ? p[i] : 0.0f; return r; }
+QUERN_INLINE F32x16 f_load_n(const float* p, int n) {
+    F32x16 r = f_zero();
+    QUERN_LANES if (i < n) __builtin_memcpy(&r.v[i], p + i, 4);  // any 32-bit data, not only floats
+    return r;
+}
 QUERN_INLINE void f_store_n(float* p, F32x16 a, int n) { QUERN_LANES if (i < n) p[i] = a.v[i]; }
 QUERN_INLINE F32x16 f_add(F32x16 a, F32x16 b) { F32x16 r; QUERN_LANES r.v[i] = a.v[i] + b.v[i]; return r; }
 QUERN_INLINE F32x16 f_sub(F32x16 a, F32x16 b) { F32x16 r; QUERN_LANES r.v[i] = a.v[i] - b.v[i]; return r; }
