@@ -293,34 +293,29 @@ namespace {
 struct RunContext {
     const std::vector<Step>* steps;
     CpuRun run;
-    ThreadPool* pool;
     std::byte* scratch;
     std::size_t scratch_stride;
 };
 
-void run_worker(void* context, Worker worker) {
-    RunContext& c = *static_cast<RunContext*>(context);
-    std::byte* scratch = c.scratch + worker.index * c.scratch_stride;
-    std::uint32_t turn = 0;   // alternates the pool's two counters over the steps that have work
-    for (const Step& s : *c.steps) {
-        const std::uint32_t n = s.count(s, c.run);
-        if (n == 0) continue;
-        // Nobody draws from the other counter now: all passed the barrier behind the step that used it.
-        if (worker.index == 0) c.pool->reset_counter(1 - turn);
-        for (std::uint32_t unit; (unit = c.pool->next(turn)) < n;) s.fn(s, c.run, unit, scratch);
-        c.pool->barrier(worker);
-        turn = 1 - turn;
-    }
+std::uint32_t step_units(void* context, std::uint32_t step) {
+    const auto& c = *static_cast<const RunContext*>(context);
+    if (step == c.steps->size()) return Job::kEnd;
+    const Step& s = (*c.steps)[step];
+    return s.count(s, c.run);
+}
+
+void step_unit(void* context, std::uint32_t step, std::uint32_t unit, std::uint32_t thread) {
+    const auto& c = *static_cast<const RunContext*>(context);
+    const Step& s = (*c.steps)[step];
+    s.fn(s, c.run, unit, c.scratch + thread * c.scratch_stride);
 }
 
 }  // namespace
 
 Status CpuBackend::run(Executable& executable, const RunArgs& args) {
     const auto& e = static_cast<const CpuExecutable&>(executable);
-    RunContext c{&e.steps(), {&args, n_threads_}, args_.pool, scratch_.data(), scratch_stride_};
-    args_.pool->reset_counter(0);
-    args_.pool->reset_counter(1);
-    args_.pool->run(run_worker, &c, n_threads_);
+    RunContext c{&e.steps(), {&args}, scratch_.data(), scratch_stride_};
+    args_.pool->run({step_units, step_unit, &c}, n_threads_);
     return {};
 }
 

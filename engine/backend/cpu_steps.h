@@ -69,7 +69,6 @@ struct Step {
 /// One run of an executable, as its steps see it.
 struct CpuRun {
     const RunArgs* args;
-    std::uint32_t n_threads;
 };
 
 // One pair of functions a step kind.

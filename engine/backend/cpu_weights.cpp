@@ -18,24 +18,25 @@ struct PackJob {
     const gguf::Tensor* tensor;
     std::size_t row_bytes;
     std::uint64_t first_panel, n_panels;
-    PackedMatrix* out;
+    const PackedMatrix* out;
     std::byte* panels;
-    ThreadPool* pool;
 };
+constexpr std::uint64_t kPanelsPerUnit = 8;
 
-void pack_worker(void* context, Worker worker) {
-    PackJob& job = *static_cast<PackJob*>(context);
-    constexpr std::uint64_t kChunk = 4;
-    // Static shares: every thread reads its own stretch of the file.
-    const std::uint64_t per = (job.n_panels + worker.n_threads - 1) / worker.n_threads;
-    const std::uint64_t end = std::min(job.n_panels, (worker.index + 1) * per);
-    for (std::uint64_t p = worker.index * per; p < end; p += kChunk)
-        for (std::uint64_t i = p; i < std::min(end, p + kChunk); ++i) {
-            const std::uint64_t panel = job.first_panel + i, row = panel * kernels::kLanes;
-            const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(kernels::kLanes, job.tensor->ne[1] - row));
-            kernels::pack_panel(job.tensor->type, job.tensor->data.data() + row * job.row_bytes, job.row_bytes, rows,
-                                job.out->n_k, job.panels + panel * job.out->panel_stride);
-        }
+std::uint32_t pack_units(void* context, std::uint32_t step) {
+    const auto& job = *static_cast<const PackJob*>(context);
+    return step ? Job::kEnd : static_cast<std::uint32_t>((job.n_panels + kPanelsPerUnit - 1) / kPanelsPerUnit);
+}
+
+void pack_unit(void* context, std::uint32_t, std::uint32_t unit, std::uint32_t) {
+    const auto& job = *static_cast<const PackJob*>(context);
+    const std::uint64_t end = std::min(job.n_panels, (unit + 1) * kPanelsPerUnit);
+    for (std::uint64_t i = unit * kPanelsPerUnit; i < end; ++i) {
+        const std::uint64_t panel = job.first_panel + i, row = panel * kernels::kLanes;
+        const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(kernels::kLanes, job.tensor->ne[1] - row));
+        kernels::pack_panel(job.tensor->type, job.tensor->data.data() + row * job.row_bytes, job.row_bytes, rows,
+                            job.out->n_k, job.panels + panel * job.out->panel_stride);
+    }
 }
 
 }  // namespace
@@ -98,8 +99,8 @@ Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
             const std::size_t row_bytes = t.data.size() / t.ne[1];
             const std::uint64_t batch = std::max<std::uint64_t>(1, kReleaseBytes / (row_bytes * kernels::kLanes));
             for (std::uint64_t p = 0; p < m.n_panels() && !cancelled; p += batch) {
-                PackJob job{&t, row_bytes, p, std::min<std::uint64_t>(batch, m.n_panels() - p), &m, at, &pool};
-                pool.run(pack_worker, &job, pool.size());
+                PackJob job{&t, row_bytes, p, std::min<std::uint64_t>(batch, m.n_panels() - p), &m, at};
+                pool.run({pack_units, pack_unit, &job}, pool.size());
                 const std::uint64_t from = p * kernels::kLanes * row_bytes;
                 const std::uint64_t to = std::min<std::uint64_t>(t.data.size(), (p + batch) * kernels::kLanes * row_bytes);
                 if (t.split < file_.mappings().size()) file_.mappings()[t.split]->release(t.data.subspan(from, to - from));

@@ -43,18 +43,14 @@ inline void pause() {
 }
 
 /// A number that threads wait on until it differs from what they saw.
-struct alignas(kLine) Signal {
+struct Signal {
     std::atomic<std::uint32_t> value{0};
     std::atomic<std::uint32_t> sleepers{0};
 
-    /// Publishes v: all that the caller wrote before is visible to whoever sees v.
-    void set(std::uint32_t v) {
-        // Sequentially consistent, as in wait(): either we see the sleeper or it sees v.
-        value.store(v, std::memory_order_seq_cst);
-        wake();
-    }
-
-    void wake() {
+    /// Moves the number on: all that the caller wrote before is visible to whoever sees it.
+    void advance() {
+        // Sequentially consistent, as in wait(): either we see the sleeper or it sees the new value.
+        value.fetch_add(1, std::memory_order_seq_cst);
         if (sleepers.load(std::memory_order_seq_cst) == 0) return;
 #ifdef __linux__
         // Not std::atomic::notify: libstdc++ 12 sends 32-bit values through a process-wide table of proxies.
@@ -91,8 +87,14 @@ struct alignas(kLine) Signal {
 };
 static_assert(sizeof(std::atomic<std::uint32_t>) == 4, "a futex is four bytes");
 
-struct alignas(kLine) Counter {
-    std::atomic<std::uint32_t> value{0};
+/// The step at hand, in one word, so that one fetch_add draws a unit and says whether it is a unit of a step that is
+/// still open: sequence number of the step (24 bits), its units (20), units drawn so far (20).
+struct Ticket {
+    std::uint64_t word;
+    static std::uint64_t make(std::uint64_t sequence, std::uint32_t units) { return sequence << 40 | std::uint64_t{units} << 20; }
+    std::uint64_t sequence() const { return word >> 40; }
+    std::uint32_t units() const { return static_cast<std::uint32_t>(word >> 20) & 0xfffffu; }
+    std::uint32_t drawn() const { return static_cast<std::uint32_t>(word) & 0xfffffu; }
 };
 
 std::uint32_t allowed_cpus() {
@@ -143,36 +145,67 @@ struct ThreadPool::Impl {
     std::uint32_t n_threads = 1;
     std::chrono::microseconds spin = kSpin;
 
-    // The job; written by the caller before the workers' start signals.
-    void (*fn)(void*, Worker) = nullptr;
-    void* context = nullptr;
-    std::uint32_t n_running = 0;
-    bool stop = false;
+    alignas(kLine) std::atomic<std::uint64_t> ticket{0};
+    Signal step_signal;                            // moves on with every step, and at the end of a run
+    alignas(kLine) std::atomic<std::uint32_t> done{0};
+    std::atomic<bool> finished{true};
+    std::atomic<std::uint32_t> limit{1};           // threads of the current run
+    std::atomic<bool> stop{false};
+    alignas(kLine) Signal limit_signal;            // threads beyond the limit sleep on this one
 
-    Signal finished;    // counts down the workers still running (the caller aside)
-    Signal generation;  // of the barrier
-    Counter arrived;
-    Counter counters[2];
-    std::vector<Signal> start;  // one for each worker; start[0] is not used
+    // Written between steps, read by holders of a unit: the ticket orders the two.
+    Job job{};
+    std::uint32_t step = 0;
+
     std::vector<std::thread> threads;
 
-    void work(std::uint32_t index) {
-        for (std::uint32_t seen = 0;;) {
-            seen = start[index].wait(seen, spin);
-            if (stop) return;
-            fn(context, Worker{index, n_running});
-            if (finished.value.fetch_sub(1, std::memory_order_seq_cst) == 1) finished.wake();
-        }
+    /// Draws and does one unit; false if the open step has none left.
+    bool work_one(std::uint32_t thread) {
+        Ticket t{ticket.load(std::memory_order_acquire)};
+        if (t.drawn() >= t.units()) return false;
+        t.word = ticket.fetch_add(1, std::memory_order_acq_rel);
+        if (t.drawn() >= t.units()) return false;
+        job.unit(job.context, step, t.drawn(), thread);
+        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == t.units()) open_step(step + 1);
+        return true;
     }
 
-    void signal_start(std::uint32_t index) { start[index].set(start[index].value.load(std::memory_order_relaxed) + 1); }
+    /// Opens the next step that has units, or ends the run. Nobody holds a unit now.
+    void open_step(std::uint32_t next) {
+        const std::uint64_t sequence = Ticket{ticket.load(std::memory_order_relaxed)}.sequence() + 1;
+        done.store(0, std::memory_order_relaxed);
+        std::uint32_t n;
+        while ((n = job.units(job.context, next)) == 0) ++next;
+        step = next;
+        assert(n == Job::kEnd || n <= Job::kMaxUnits);
+        ticket.store(Ticket::make(sequence, n == Job::kEnd ? 0 : n), std::memory_order_release);
+        // Once `finished` is set the caller may start another run: only the signal, which just moves on, comes after.
+        if (n == Job::kEnd) finished.store(true, std::memory_order_release);
+        step_signal.advance();
+    }
+
+    void worker(std::uint32_t thread) {
+        for (;;) {
+            const std::uint32_t limit_seen = limit_signal.value.load(std::memory_order_acquire);
+            if (stop.load(std::memory_order_acquire)) return;
+            if (thread >= limit.load(std::memory_order_acquire)) {
+                limit_signal.wait(limit_seen, std::chrono::microseconds(0));
+                continue;
+            }
+            const std::uint32_t seen = step_signal.value.load(std::memory_order_acquire);
+            while (work_one(thread)) {}
+            if (stop.load(std::memory_order_acquire)) return;
+            step_signal.wait(seen, spin);
+        }
+    }
 };
 
 ThreadPool::ThreadPool() : impl_(std::make_unique<Impl>()) {}
 
 ThreadPool::~ThreadPool() {
-    impl_->stop = true;
-    for (std::uint32_t i = 1; i <= impl_->threads.size(); ++i) impl_->signal_start(i);
+    impl_->stop.store(true, std::memory_order_release);
+    impl_->limit_signal.advance();
+    impl_->step_signal.advance();
     for (std::thread& t : impl_->threads) t.join();
 }
 
@@ -188,12 +221,11 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, 
     Impl& impl = *pool->impl_;
     impl.n_threads = n_threads;
     if (const std::uint32_t n = allowed_cpus(); n != 0 && n_threads > n) impl.spin = kSpinOversubscribed;
-    impl.start = std::vector<Signal>(n_threads);
     impl.threads.reserve(n_threads - 1);
     const SignalsBlocked blocked;
     for (std::uint32_t i = 1; i < n_threads; ++i) {
         try {
-            impl.threads.emplace_back([&impl, i] { impl.work(i); });
+            impl.threads.emplace_back([&impl, i] { impl.worker(i); });
         } catch (const std::system_error& e) {
             return Error{Errc::io, cat("cannot start thread ", i + 1, " of ", n_threads, ": ", e.code().message(),
                                        "; use fewer threads or raise the limit (ulimit -u, pids.max)")};
@@ -209,44 +241,23 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, 
 
 std::uint32_t ThreadPool::size() const { return impl_->n_threads; }
 
-void ThreadPool::run(void (*fn)(void* context, Worker worker), void* context, std::uint32_t n_threads) {
+void ThreadPool::run(const Job& job, std::uint32_t n_threads) {
     Impl& impl = *impl_;
     assert(n_threads >= 1 && n_threads <= impl.n_threads);
-    reset_counter(0);
-    reset_counter(1);
-    if (n_threads == 1) return fn(context, Worker{0, 1});
-    impl.fn = fn;
-    impl.context = context;
-    impl.n_running = n_threads;
-    impl.finished.value.store(n_threads - 1, std::memory_order_relaxed);
-    for (std::uint32_t i = 1; i < n_threads; ++i) impl.signal_start(i);
-    fn(context, Worker{0, n_threads});
-    for (std::uint32_t left = impl.finished.value.load(std::memory_order_acquire); left != 0;) {
-        left = impl.finished.wait(left, impl.spin);
+    if (n_threads == 1) {
+        for (std::uint32_t step = 0, n; (n = job.units(job.context, step)) != Job::kEnd; ++step)
+            for (std::uint32_t unit = 0; unit < n; ++unit) job.unit(job.context, step, unit, 0);
+        return;
     }
-}
-
-void ThreadPool::barrier(Worker worker) {
-    if (worker.n_threads == 1) return;
-    Impl& impl = *impl_;
-    // Cannot move before this thread arrives, and its last move was seen by this thread: relaxed is enough.
-    const std::uint32_t generation = impl.generation.value.load(std::memory_order_relaxed);
-    if (impl.arrived.value.fetch_add(1, std::memory_order_acq_rel) + 1 == worker.n_threads) {
-        impl.arrived.value.store(0, std::memory_order_relaxed);
-        impl.generation.set(generation + 1);
-    } else {
-        impl.generation.wait(generation, impl.spin);
+    if (impl.limit.exchange(n_threads, std::memory_order_acq_rel) != n_threads) impl.limit_signal.advance();
+    impl.finished.store(false, std::memory_order_relaxed);
+    impl.job = job;
+    impl.open_step(0);
+    while (!impl.finished.load(std::memory_order_acquire)) {
+        const std::uint32_t seen = impl.step_signal.value.load(std::memory_order_acquire);
+        while (impl.work_one(0)) {}
+        if (!impl.finished.load(std::memory_order_acquire)) impl.step_signal.wait(seen, impl.spin);
     }
-}
-
-std::uint32_t ThreadPool::next(std::uint32_t counter) {
-    assert(counter < 2);
-    return impl_->counters[counter].value.fetch_add(1, std::memory_order_relaxed);
-}
-
-void ThreadPool::reset_counter(std::uint32_t counter) {
-    assert(counter < 2);
-    impl_->counters[counter].value.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace quern::engine

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine's own threads. All of them walk the same list of steps together; between two steps they meet at a barrier
-// that spins briefly and then sleeps.
+// The engine's own threads. They draw the units of one step after the other; a step is over when its units are done, not
+// when every thread has come by: a thread that the system took off its CPU between two units holds nobody up.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,15 @@
 
 namespace quern::engine {
 
-/// What a thread is told: its index in 0 .. n_threads - 1, and how many take part.
-struct Worker {
-    std::uint32_t index, n_threads;
+/// Work in steps 0, 1, 2, ... of independent units. Everything written in a step is visible in the next.
+struct Job {
+    static constexpr std::uint32_t kEnd = UINT32_MAX;
+    static constexpr std::uint32_t kMaxUnits = (1u << 20) - 2048;
+    /// Units of `step` (0 .. kMaxUnits), or kEnd after the last step. Called once a step, in order, between steps.
+    std::uint32_t (*units)(void* context, std::uint32_t step);
+    /// Does one unit. `thread` < the run's n_threads; no two units run at once on the same thread.
+    void (*unit)(void* context, std::uint32_t step, std::uint32_t unit, std::uint32_t thread);
+    void* context;
 };
 
 class ThreadPool {
@@ -29,17 +35,10 @@ public:
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     std::uint32_t size() const;
-    /// Runs fn(context, worker) on n_threads threads (1 .. size()), the caller being worker 0, and returns when all are
-    /// done; what they wrote is then visible to the caller. Both counters start at 0. The other threads are left
-    /// asleep. fn must not throw. Not reentrant: one run at a time (callers hold the executor's lock). Allocates
-    /// nothing.
-    void run(void (*fn)(void* context, Worker worker), void* context, std::uint32_t n_threads);
-    /// Inside run: returns when every participating thread has called it. What was written before is visible after.
-    void barrier(Worker worker);
-    /// Inside run: hands out 0, 1, 2, ... once each; call reset_counter in a step that no thread uses it in.
-    /// Two counters alternate so that a step can reset the next one's.
-    std::uint32_t next(std::uint32_t counter);  // counter 0 or 1
-    void reset_counter(std::uint32_t counter);
+    /// Does the whole job on up to n_threads threads (1 .. size()), the caller being thread 0; what they wrote is then
+    /// visible to the caller. Not reentrant: one run at a time (callers hold the executor's lock). The job's functions
+    /// must not throw. Allocates nothing.
+    void run(const Job& job, std::uint32_t n_threads);
 
 private:
     ThreadPool();

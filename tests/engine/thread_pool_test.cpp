@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <cstdint>
 #include <fstream>
 #include <string>
@@ -16,10 +17,22 @@
 namespace quern::engine {
 namespace {
 
-/// Calls f(worker) through the pool's plain function pointer.
+/// Runs a job of `steps` steps of `units` units; f(step, unit, thread).
 template <class F>
-void run(ThreadPool& pool, std::uint32_t n_threads, F f) {
-    pool.run([](void* context, Worker w) { (*static_cast<F*>(context))(w); }, &f, n_threads);
+void run(ThreadPool& pool, std::uint32_t n_threads, std::uint32_t steps, std::uint32_t units, F f) {
+    struct Context {
+        F* f;
+        std::uint32_t steps, units;
+    } c{&f, steps, units};
+    pool.run({[](void* p, std::uint32_t step) {
+                  auto& x = *static_cast<Context*>(p);
+                  return step == x.steps ? Job::kEnd : x.units;
+              },
+              [](void* p, std::uint32_t step, std::uint32_t unit, std::uint32_t thread) {
+                  (*static_cast<Context*>(p)->f)(step, unit, thread);
+              },
+              &c},
+             n_threads);
 }
 
 std::unique_ptr<ThreadPool> make_pool(std::uint32_t n) {
@@ -31,85 +44,89 @@ std::unique_ptr<ThreadPool> make_pool(std::uint32_t n) {
 class ThreadPoolSizes : public testing::TestWithParam<std::uint32_t> {};
 INSTANTIATE_TEST_SUITE_P(, ThreadPoolSizes, testing::Values(1, 2, 3, 8));
 
-TEST_P(ThreadPoolSizes, EveryWorkerRunsOnceAndItsWritesAreSeen) {
+TEST_P(ThreadPoolSizes, EveryUnitRunsOnceAndItsWritesAreSeen) {
     auto pool = make_pool(GetParam());
     ASSERT_EQ(pool->size(), GetParam());
-    for (int round = 0; round < 200; ++round) {
+    for (std::uint32_t round = 0; round < 200; ++round) {
         for (std::uint32_t n = 1; n <= GetParam(); ++n) {
-            std::vector<int> seen(GetParam(), 0);  // plain integers: the thread sanitizer checks the ordering
-            run(*pool, n, [&](Worker w) {
-                EXPECT_EQ(w.n_threads, n);
-                ++seen.at(w.index);
+            std::vector<int> seen(round, 0);  // plain integers: the thread sanitizer checks the ordering
+            run(*pool, n, 1, round, [&](std::uint32_t, std::uint32_t unit, std::uint32_t thread) {
+                EXPECT_LT(thread, pool->size());
+                ++seen.at(unit);
             });
-            for (std::uint32_t i = 0; i < GetParam(); ++i) ASSERT_EQ(seen[i], i < n ? 1 : 0);
+            for (const int x : seen) ASSERT_EQ(x, 1);
         }
     }
 }
 
-TEST_P(ThreadPoolSizes, BarrierSeparatesSteps) {
-    // Each step reads what every thread wrote in the step before: a prefix of the Fibonacci-like recurrence
-    // next[i] = sum of all + i. A thread that runs ahead or behind changes the numbers.
-    const std::uint32_t n = GetParam();
-    auto pool = make_pool(n);
-    constexpr int steps = 500;
+TEST_P(ThreadPoolSizes, AStepSeesAllOfTheStepBefore) {
+    // Each unit reads what every unit wrote in the step before; a step that begins early changes the numbers.
+    const std::uint32_t n = GetParam() + 3;
+    auto pool = make_pool(GetParam());
+    constexpr std::uint32_t steps = 500;
     std::vector<std::uint64_t> a(n), b(n), expect(n), next(n);
     for (std::uint32_t i = 0; i < n; ++i) a[i] = expect[i] = i;
-    for (int s = 0; s < steps; ++s) {
+    for (std::uint32_t s = 0; s < steps; ++s) {
         std::uint64_t sum = 0;
         for (std::uint64_t v : expect) sum += v;
         for (std::uint32_t i = 0; i < n; ++i) next[i] = sum + i;
         expect = next;
     }
-    run(*pool, n, [&](Worker w) {
-        for (int s = 0; s < steps; ++s) {
-            auto& from = s % 2 == 0 ? a : b;
-            auto& to = s % 2 == 0 ? b : a;
-            std::uint64_t sum = 0;
-            for (std::uint64_t v : from) sum += v;
-            to[w.index] = sum + w.index;
-            pool->barrier(w);
-        }
+    run(*pool, GetParam(), steps, n, [&](std::uint32_t s, std::uint32_t unit, std::uint32_t) {
+        auto& from = s % 2 == 0 ? a : b;
+        std::uint64_t sum = 0;
+        for (std::uint64_t v : from) sum += v;
+        (s % 2 == 0 ? b : a)[unit] = sum + unit;
     });
     EXPECT_EQ(steps % 2 == 0 ? a : b, expect);
 }
 
-TEST_P(ThreadPoolSizes, CountersHandOutEachNumberOnce) {
-    const std::uint32_t n = GetParam();
-    auto pool = make_pool(n);
-    constexpr std::uint32_t items = 1000;
-    constexpr int steps = 20;
-    std::vector<std::uint32_t> taken(items, 0);
-    run(*pool, n, [&](Worker w) {
-        for (std::uint32_t s = 0; s < steps; ++s) {
-            if (w.index == 0) pool->reset_counter((s + 1) % 2);
-            for (std::uint32_t i = pool->next(s % 2); i < items; i = pool->next(s % 2)) ++taken[i];
-            pool->barrier(w);
-        }
-    });
-    for (std::uint32_t t : taken) ASSERT_EQ(t, steps);
-    run(*pool, 1, [&](Worker) {
-        EXPECT_EQ(pool->next(0), 0u) << "a run starts with both counters at 0";
-        EXPECT_EQ(pool->next(1), 0u);
-    });
+TEST_P(ThreadPoolSizes, StepsMayBeEmptyAndJobsToo) {
+    auto pool = make_pool(GetParam());
+    struct Context {
+        std::uint32_t order = 0;
+        std::vector<std::uint32_t> asked;
+    } c;
+    const Job job{[](void* p, std::uint32_t step) -> std::uint32_t {
+                      auto& x = *static_cast<Context*>(p);
+                      x.asked.push_back(step);
+                      return step == 5 ? Job::kEnd : step % 2;  // units in steps 1 and 3 only
+                  },
+                  [](void* p, std::uint32_t step, std::uint32_t, std::uint32_t) {
+                      static_cast<Context*>(p)->order = static_cast<Context*>(p)->order * 10 + step;
+                  },
+                  &c};
+    pool->run(job, GetParam());
+    EXPECT_EQ(c.order, 13u);
+    EXPECT_EQ(c.asked, (std::vector<std::uint32_t>{0, 1, 2, 3, 4, 5}));
+    run(*pool, GetParam(), 0, 7, [](std::uint32_t, std::uint32_t, std::uint32_t) { FAIL(); });
 }
 
 TEST(ThreadPool, OneThreadRunsOnTheCaller) {
     auto pool = make_pool(4);
-    std::thread::id id;
-    run(*pool, 1, [&](Worker) { id = std::this_thread::get_id(); });
-    EXPECT_EQ(id, std::this_thread::get_id());
+    run(*pool, 1, 1, 20, [&, id = std::this_thread::get_id()](std::uint32_t, std::uint32_t, std::uint32_t thread) {
+        EXPECT_EQ(id, std::this_thread::get_id());
+        EXPECT_EQ(thread, 0u);
+    });
 }
 
-TEST(ThreadPool, WakesThreadsThatSleep) {
-    // "S" in the state field of every thread but this one: the workers sleep in the kernel, they do not spin.
+TEST(ThreadPool, AThreadThatSleepsIsWokenAndOneThatLagsHoldsNobodyUp) {
+    // Unit 0 waits for the other two threads to do the rest, so all three must take part whatever the system does
+    // first.
     auto pool = make_pool(3);
     for (int round = 0; round < 3; ++round) {
         std::vector<std::string> tids(3);
-        run(*pool, 3, [&](Worker w) { tids[w.index] = std::to_string(::gettid()); });
-        for (int i = 1; i < 3; ++i) {
+        std::atomic<int> inside{0};
+        run(*pool, 3, 1, 3, [&](std::uint32_t, std::uint32_t unit, std::uint32_t) {
+            tids[unit] = std::to_string(::gettid());
+            ++inside;
+            while (inside < 3) std::this_thread::yield();  // a worker that is not woken makes this test hang
+        });
+        for (const std::string& tid : tids) {
+            if (tid == std::to_string(::gettid())) continue;
             char state = '?';
             while (state != 'S') {  // ends when the worker sleeps; a worker that spins for ever makes this test hang
-                std::ifstream stat("/proc/self/task/" + tids[static_cast<std::size_t>(i)] + "/stat");
+                std::ifstream stat("/proc/self/task/" + tid + "/stat");
                 std::string line;
                 ASSERT_TRUE(std::getline(stat, line));
                 state = line.at(line.rfind(')') + 2);
@@ -119,22 +136,15 @@ TEST(ThreadPool, WakesThreadsThatSleep) {
     }
 }
 
-TEST(ThreadPool, SlowThreadIsWaitedForInTheBarrier) {
-    // The others pass their spin limit and go to sleep in the barrier while worker 0 computes.
-    auto pool = make_pool(3);
-    std::uint64_t value = 0;
-    std::vector<std::uint64_t> seen(3);
-    run(*pool, 3, [&](Worker w) {
-        if (w.index == 0) {
-            volatile std::uint64_t x = 1;
-            for (int i = 0; i < 5'000'000; ++i) x = x * 6364136223846793005u + 1;
-            value = x | 1;
-        }
-        pool->barrier(w);
-        seen[w.index] = value;
-    });
-    EXPECT_NE(value, 0u);
-    EXPECT_EQ(seen, std::vector<std::uint64_t>(3, value));
+TEST(ThreadPool, FewerThreadsThanThePoolHas) {
+    auto pool = make_pool(4);
+    for (const std::uint32_t n : {4u, 2u, 1u, 3u}) {
+        std::vector<std::atomic<int>> by_thread(4);
+        run(*pool, n, 50, 30, [&](std::uint32_t, std::uint32_t, std::uint32_t thread) { ++by_thread[thread]; });
+        int sum = 0;
+        for (const auto& x : by_thread) sum += x;
+        EXPECT_EQ(sum, 1500);
+    }
 }
 
 TEST(ThreadPool, TwoPoolsAtOnce) {
@@ -143,10 +153,11 @@ TEST(ThreadPool, TwoPoolsAtOnce) {
         auto pool = make_pool(2);
         for (int round = 0; round < 100; ++round) {
             std::uint64_t part[2] = {};
-            run(*pool, 2, [&](Worker w) {
-                part[w.index] = w.index + 1;
-                pool->barrier(w);
-                if (w.index == 1) sums[which] += part[0] + part[1];
+            run(*pool, 2, 2, 2, [&](std::uint32_t step, std::uint32_t unit, std::uint32_t) {
+                if (step == 0)
+                    part[unit] = unit + 1;
+                else if (unit == 1)
+                    sums[which] += part[0] + part[1];
             });
         }
     };
@@ -164,7 +175,12 @@ TEST(ThreadPool, PinsWorkersButNotTheCaller) {
     auto pool = ThreadPool::create(2, cpus);
     ASSERT_TRUE(pool) << pool.error().message;
     cpu_set_t sets[2];
-    run(**pool, 2, [&](Worker w) { EXPECT_EQ(::sched_getaffinity(0, sizeof sets[0], &sets[w.index]), 0); });
+    std::atomic<int> inside{0};
+    run(**pool, 2, 1, 2, [&](std::uint32_t, std::uint32_t, std::uint32_t thread) {
+        EXPECT_EQ(::sched_getaffinity(0, sizeof sets[0], &sets[thread]), 0);
+        ++inside;
+        while (inside < 2) std::this_thread::yield();  // so that each thread does one
+    });
     EXPECT_TRUE(CPU_EQUAL(&sets[0], &before));
     EXPECT_EQ(CPU_COUNT(&sets[1]), 1);
     EXPECT_TRUE(CPU_ISSET(cpu, &sets[1]));
@@ -200,14 +216,11 @@ TEST(ThreadPool, ThreadThatCannotStartIsAnError) {
     EXPECT_EQ(pool.error().message.substr(0, 20), "cannot start thread ");
 }
 
-TEST(ThreadPool, RunAndBarrierAllocateNothing) {
+TEST(ThreadPool, RunningAllocatesNothing) {
     auto pool = make_pool(2);
     const std::uint64_t before = test::allocation_count();
     for (int round = 0; round < 100; ++round) {
-        run(*pool, 2, [&](Worker w) {
-            pool->barrier(w);
-            pool->next(0);
-        });
+        run(*pool, 2, 3, 5, [](std::uint32_t, std::uint32_t, std::uint32_t) {});
     }
     EXPECT_EQ(test::allocation_count(), before);
 }
