@@ -112,6 +112,7 @@ struct CpuBackend::Lowered {
                 s.eps = h().rms_eps;
                 break;
             }
+            case OpKind::gather: add(kStepGather, v, op); break;
             case OpKind::matmul: lower_matmul(op); break;
             case OpKind::rope_store: {
                 v.in2 = op.in2; v.in3 = op.in3; v.out = kNone;

@@ -48,11 +48,16 @@ void rope_table(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) 
     }
 }
 
-void norm(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
-    const std::size_t from = s.output_rows ? r.args->outputs[unit] : unit;
+void norm(const Step& s, const CpuRun&, std::uint32_t unit, std::byte* scratch) {
     float* out = s.out.f32 ? row(s.out, unit) : reinterpret_cast<float*>(scratch);
-    s.table->rms_norm(row(s.in, from), s.weight, s.eps, s.out.width, out);
+    s.table->rms_norm(row(s.in, unit), s.weight, s.eps, s.out.width, out);
     round_row(s, out, unit);
+}
+
+void gather(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    const float* from = row(s.in, r.args->outputs[unit]);
+    if (s.out.f32) std::memcpy(row(s.out, unit), from, s.out.width * sizeof(float));
+    round_row(s, from, unit);
 }
 
 // --- Matmul: a unit is a stretch of panels of one part, over all columns. ---
@@ -253,6 +258,7 @@ void glu(const Step& s, const CpuRun&, std::uint32_t unit, std::byte* scratch) {
 const StepKind kStepEmbed{embed, count_rows, "embed"};
 const StepKind kStepRopeTable{rope_table, count_rows, "rope table"};
 const StepKind kStepNorm{norm, count_rows, "norm"};
+const StepKind kStepGather{gather, count_rows, "gather"};
 const StepKind kStepMatmul{matmul, count_matmul, "matmul"};
 const StepKind kStepRopeStore{rope_store, count_rope, "rope and store"};
 const StepKind kStepAttention{attention, count_attention, "attention"};

@@ -73,7 +73,7 @@ struct CpuRun {
 
 // One pair of functions a step kind.
 struct StepKind { UnitFn fn; CountFn count; const char* name; };
-extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepMatmul, kStepRopeStore, kStepAttention,
+extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepGather, kStepMatmul, kStepRopeStore, kStepAttention,
     kStepAttentionSplit, kStepAttentionMerge, kStepRound, kStepGlu;
 
 /// Scratch bytes that one thread needs for any of these steps.

@@ -91,7 +91,9 @@ static_assert(sizeof(std::atomic<std::uint32_t>) == 4, "a futex is four bytes");
 /// still open: sequence number of the step (24 bits), its units (20), units drawn so far (20).
 struct Ticket {
     std::uint64_t word;
-    static std::uint64_t make(std::uint64_t sequence, std::uint32_t units) { return sequence << 40 | std::uint64_t{units} << 20; }
+    static std::uint64_t make(std::uint64_t sequence, std::uint32_t units) {
+        return sequence << 40 | std::uint64_t{units} << 20;
+    }
     std::uint64_t sequence() const { return word >> 40; }
     std::uint32_t units() const { return static_cast<std::uint32_t>(word >> 20) & 0xfffffu; }
     std::uint32_t drawn() const { return static_cast<std::uint32_t>(word) & 0xfffffu; }

@@ -17,7 +17,7 @@ struct Job {
     static constexpr std::uint32_t kMaxUnits = (1u << 20) - 2048;
     /// Units of `step` (0 .. kMaxUnits), or kEnd after the last step. Called once a step, in order, between steps.
     std::uint32_t (*units)(void* context, std::uint32_t step);
-    /// Does one unit. `thread` < the run's n_threads; no two units run at once on the same thread.
+    /// Does one unit. `thread` < size(), for scratch: no two units run at once on the same thread.
     void (*unit)(void* context, std::uint32_t step, std::uint32_t unit, std::uint32_t thread);
     void* context;
 };

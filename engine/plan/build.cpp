@@ -17,10 +17,20 @@ struct Builder {
     }
     Slot bias(Slot s, std::uint32_t layer) const { return w.get(s, layer) ? s : Slot::count; }
 
-    ValueId norm(ValueId x, Slot weight, std::uint32_t layer, std::string name, Rows rows = Rows::tokens) {
-        const ValueId out = value(std::move(name), h.n_embd, rows);
+    Rows rows(ValueId v) const { return plan.values[v].rows; }
+
+    ValueId norm(ValueId x, Slot weight, std::uint32_t layer, std::string name) {
+        const ValueId out = value(std::move(name), h.n_embd, rows(x));
         Op op{OpKind::rms_norm, layer};
         op.in = x; op.out = out; op.weight = weight;
+        plan.ops.push_back(op);
+        return out;
+    }
+    ValueId gather(ValueId in) {
+        const Value& v = plan.values[in];
+        const ValueId out = value(v.name + ".outputs", v.width, Rows::outputs);
+        Op op{OpKind::gather};
+        op.in = in; op.out = out;
         plan.ops.push_back(op);
         return out;
     }
@@ -31,25 +41,32 @@ struct Builder {
         plan.ops.push_back(op);
     }
 
-    void attention_block(ValueId x, std::uint32_t l, const std::string& at) {
+    /// Returns the residual stream behind it. In the last layer nothing after attention mixes tokens, so only those whose
+    /// logits are wanted go on.
+    ValueId attention_block(ValueId x, std::uint32_t l, const std::string& at) {
         const ValueId hn = norm(x, Slot::attn_norm, l, at + "attn_norm");
         const ValueId q = value(at + "q", h.dim(Dim::q_rows, l)), k = value(at + "k", h.dim(Dim::kv_rows, l)), v = value(at + "v", h.dim(Dim::kv_rows, l));
         matmul(hn, l, {{Slot::attn_q, bias(Slot::attn_q_bias, l), q}, {Slot::attn_k, bias(Slot::attn_k_bias, l), k}, {Slot::attn_v, bias(Slot::attn_v_bias, l), v}});
         Op rope{OpKind::rope_store, l};
         rope.in = q; rope.in2 = k; rope.in3 = v;
         plan.ops.push_back(rope);
-        const ValueId a = value(at + "attn", h.dim(Dim::q_rows, l));
+        ValueId a = value(at + "attn", h.dim(Dim::q_rows, l));
         Op attn{OpKind::attention, l};
         attn.in = q; attn.out = a;
         plan.ops.push_back(attn);
+        if (l + 1 == h.n_layer) {
+            a = gather(a);
+            x = gather(x);
+        }
         matmul(a, l, {{Slot::attn_output, bias(Slot::attn_output_bias, l), x, true}});
+        return x;
     }
 
     void ffn_block(ValueId x, std::uint32_t l, const std::string& at) {
         const ValueId hn = norm(x, Slot::ffn_norm, l, at + "ffn_norm");
-        const ValueId gate = value(at + "gate", h.n_ff[l]), up = value(at + "up", h.n_ff[l]);
+        const ValueId gate = value(at + "gate", h.n_ff[l], rows(x)), up = value(at + "up", h.n_ff[l], rows(x));
         matmul(hn, l, {{Slot::ffn_gate, Slot::count, gate}, {Slot::ffn_up, Slot::count, up}});
-        const ValueId act = value(at + "glu", h.n_ff[l]);
+        const ValueId act = value(at + "glu", h.n_ff[l], rows(x));
         Op glu{OpKind::glu, l};
         glu.in = gate; glu.in2 = up; glu.out = act;
         plan.ops.push_back(glu);
@@ -61,16 +78,16 @@ struct Builder {
 
 Plan build_plan(const Hparams& h, const Weights& w) {
     Builder b{h, w, {}};
-    const ValueId x = b.value("x", h.n_embd);
+    ValueId x = b.value("x", h.n_embd);
     Op embed{OpKind::embed};
     embed.out = x;
     b.plan.ops.push_back(embed);
     for (std::uint32_t l = 0; l < h.n_layer; ++l) {
         const std::string at = "l" + std::to_string(l) + ".";
-        b.attention_block(x, l, at);
+        x = b.attention_block(x, l, at);
         b.ffn_block(x, l, at);
     }
-    const ValueId last = b.norm(x, Slot::output_norm, 0, "output_norm", Rows::outputs);
+    const ValueId last = b.norm(x, Slot::output_norm, 0, "output_norm");
     b.plan.logits = b.value("logits", h.n_vocab, Rows::outputs);
     b.matmul(last, 0, {{Slot::output, Slot::count, b.plan.logits}});
     return std::move(b.plan);

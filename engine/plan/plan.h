@@ -24,7 +24,8 @@ struct Value {
 
 enum class OpKind : std::uint8_t {
     embed,       // out = rows of token_embd at the tokens
-    rms_norm,    // out = norm(in) * weight; takes only the output rows where out.rows is outputs
+    rms_norm,    // out = norm(in) * weight
+    gather,      // out (rows: outputs) = the output rows of in (rows: tokens)
     matmul,      // each part: out (+)= in * W^T (+ bias)
     rope_store,  // norms heads of in (Q) and in2 (K) where the model has QK norm, rotates both, stores in2 and in3 (V)
     attention,   // out = attention of in (Q) over the cache of the layer

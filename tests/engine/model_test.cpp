@@ -259,9 +259,8 @@ TEST(Plan, BuffersAliveTogetherNeverOverlap) {
         EXPECT_LE(b[i].offset + b[i].bytes, total);
         for (std::size_t j = 0; j < i; ++j) {
             const bool together = b[i].first <= b[j].last && b[j].first <= b[i].last;
-            if (together)
-                EXPECT_TRUE(b[i].offset + b[i].bytes <= b[j].offset || b[j].offset + b[j].bytes <= b[i].offset)
-                    << i << ", " << j;
+            const bool apart = b[i].offset + b[i].bytes <= b[j].offset || b[j].offset + b[j].bytes <= b[i].offset;
+            EXPECT_TRUE(!together || apart) << i << ", " << j;
         }
     }
     EXPECT_LT(total, sum / 2) << "memory is used again";
