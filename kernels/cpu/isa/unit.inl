@@ -22,7 +22,7 @@ namespace quern::kernels {
         QUANT(DecodeQ4_K), QUANT(DecodeQ5_K), QUANT(DecodeQ6_K)
 #define QUERN_MATMUL_FLOAT(E) QUERN_ISA_NS::matmul_float<QUERN_ISA_NS::E>
 #define QUERN_MATMUL_QUANT(D) QUERN_ISA_NS::matmul_quant<QUERN_ISA_NS::D>
-#define QUERN_SCRATCH_FLOAT(E) QUERN_ISA_NS::no_scratch
+#define QUERN_SCRATCH_FLOAT(E) QUERN_ISA_NS::matmul_float_scratch<QUERN_ISA_NS::E>
 #define QUERN_SCRATCH_QUANT(D) QUERN_ISA_NS::matmul_quant_scratch<QUERN_ISA_NS::D>
 #define QUERN_UNPACK_FLOAT(E) QUERN_ISA_NS::unpack_row_float<QUERN_ISA_NS::E>
 #define QUERN_UNPACK_QUANT(D) QUERN_ISA_NS::unpack_row_quant<QUERN_ISA_NS::D>
