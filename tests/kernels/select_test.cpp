@@ -20,7 +20,8 @@ TEST(Select, TablesAreComplete) {
     for (const KernelTable* t : compiled_tables()) {
         SCOPED_TRACE(t->name);
         for (std::uint32_t i = 0; i < kTypes; ++i) EXPECT_TRUE(t->matmul[i] && t->unpack_row[i]) << "type " << i;
-        EXPECT_TRUE(t->quantize_act && t->rms_norm && t->rope_norm && t->rope_neox && t->swiglu && t->geglu);
+        EXPECT_TRUE(t->quantize_act && t->quantize_act_fine && t->rms_norm && t->rope_norm && t->rope_neox &&
+                    t->swiglu && t->geglu);
         EXPECT_TRUE(t->add && t->scale && t->attn_merge && t->attn_finish && t->argmax);
         for (int f = 0; f < kKvFormats; ++f) EXPECT_TRUE(t->kv_store[f] && t->attention[f]);
     }
