@@ -12,6 +12,12 @@
 
 #include "kernels/cpu/panel.h"
 
+/// Loops over registers must unroll; the scalar unit says no, because there it only makes code.
+#ifndef QUERN_UNROLL_N
+#define QUERN_PRAGMA_TEXT(text) _Pragma(#text)
+#define QUERN_UNROLL_N(n) QUERN_PRAGMA_TEXT(GCC unroll n)
+#endif
+
 namespace quern::kernels::QUERN_ISA_NS {
 
 /// 16 bytes for nibble arithmetic before i_load_u8.
@@ -24,7 +30,7 @@ QUERN_INLINE Bytes16 bytes16(const std::byte* p) {
 
 QUERN_INLINE void nibbles(const std::byte* p, U8x64* w) {
     const U8x64 low = u_set1(15);
-#pragma GCC unroll 4
+    QUERN_UNROLL_N(4)
     for (int g = 0; g < 4; ++g) {
         const U8x64 raw = u_load(p + 64 * g);
         w[g] = u_and(raw, low);
@@ -64,7 +70,7 @@ QUERN_INLINE void add_bits(const std::byte* p, U8x64* w) {
 template <int kTo>
 QUERN_INLINE void crumbs(const std::byte* p, U8x64* w) {
     const U8x64 mask = u_set1(3 << kTo);
-#pragma GCC unroll 2
+    QUERN_UNROLL_N(2)
     for (int v = 0; v < 2; ++v) {
         const U8x64 raw = u_load(p + 64 * v);
         if constexpr (kTo == 0) {

@@ -14,7 +14,7 @@ struct DecodeQ6_K {
         nibbles(p + L::codes(b), w);
         U8x64 high[8];
         crumbs<4>(p + L::codes(b) + 256, high);
-#pragma GCC unroll 8
+        QUERN_UNROLL_N(8)
         for (int g = 0; g < 8; ++g) w[g] = u_or(w[g], high[g]);
     }
     QUERN_MEMBER F32x16 scale(const std::byte* p, std::size_t b, int h) {

@@ -21,7 +21,7 @@ struct DecodeQ8_0 {
 #endif
 
     QUERN_MEMBER void codes(const std::byte* p, std::size_t b, U8x64* w) {
-#pragma GCC unroll 8
+        QUERN_UNROLL_N(8)
         for (int g = 0; g < 8; ++g) w[g] = code(u_load(p + L::codes(b) + 64 * g));
     }
     QUERN_MEMBER F32x16 scale(const std::byte* p, std::size_t b, int) { return f_load_f16(p + L::d(b)); }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #define QUERN_ISA_NS scalar
+#define QUERN_UNROLL_N(n)
 #include "kernels/cpu/simd/scalar.h"
 #include "kernels/cpu/micro/dot.inl"
 
@@ -8,10 +9,10 @@ namespace quern::kernels::scalar {
 /// Small tiles: this table is the reference, and it runs where nothing better does.
 struct Tiles {
     static constexpr int kPanels = 1;           // panels side by side in a wide tile
-    static constexpr int kCols = 2;             // columns of a wide tile
-    static constexpr int kColsWide = 2;         // the same for codes of more than 4 bits
+    static constexpr int kCols = 1;             // columns of a wide tile
+    static constexpr int kColsWide = 1;         // the same for codes of more than 4 bits
     static constexpr bool kBitsMatter = false;  // the dot product depends on the width of the codes
-    static constexpr int kDirectCols = 2;       // most columns of a tile without scratch
+    static constexpr int kDirectCols = 1;       // most columns of a tile without scratch
     static constexpr int kWideFrom = 4;         // columns from which decoding to scratch pays
     static constexpr int kFloatCols = 2;        // columns of a float tile
 };

@@ -22,7 +22,7 @@ constexpr std::size_t kAhead = 4096;
 template <class D>
 QUERN_INLINE void prefetch_block(const std::byte* panel, std::size_t b) {
     const std::byte* p = panel + b * D::L::kPerBlock + kAhead;
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (std::size_t i = 0; i < D::L::kPerBlock; i += 64) __builtin_prefetch(p + i);
 }
 
@@ -101,7 +101,7 @@ static void direct_tile(const MatmulArgs& a, std::uint32_t p, std::uint32_t c0) 
     const int n_blocks = static_cast<int>(a.n_k / 32);
     Side<D::kMin, D::kHalf, NC> side;
     F32x16 acc[NC];
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c) acc[c] = f_zero();
     for (int b0 = 0; b0 < n_blocks; b0 += kSlice) {
         const int n = n_blocks - b0 < kSlice ? n_blocks - b0 : kSlice;
@@ -112,7 +112,7 @@ static void direct_tile(const MatmulArgs& a, std::uint32_t p, std::uint32_t c0) 
             U8x64 w[8];
             D::codes(panel, at_b, w);
             const std::int8_t* q = reinterpret_cast<const std::int8_t*>(x) + at_b * 32;
-#pragma GCC unroll 2
+            QUERN_UNROLL_N(2)
             for (int h = 0; h < kGroups; ++h) {
                 const F32x16 scale = D::scale(panel, at_b, h);
                 F32x16 min = f_zero();
@@ -120,14 +120,14 @@ static void direct_tile(const MatmulArgs& a, std::uint32_t p, std::uint32_t c0) 
                 const int i = b * kGroups + h;
                 // Columns inside steps: neighbours do not depend on each other, so a small scheduler finds work.
                 Dot<D::kBits, D::kSigned, N> dot[NC];
-#pragma GCC unroll 16
+                QUERN_UNROLL_N(16)
                 for (int c = 0; c < NC; ++c) dot[c].begin(D::kOffset == 0 ? i_zero() : i_set1(side.init[c][i]));
-#pragma GCC unroll 8
+                QUERN_UNROLL_N(8)
                 for (int g = 0; g < N; ++g)
-#pragma GCC unroll 16
+                    QUERN_UNROLL_N(16)
                     for (int c = 0; c < NC; ++c)
                         dot[c].step(g, w[N * h + g], q + static_cast<std::size_t>(c) * a.x_stride + (N * h + g) * 4);
-#pragma GCC unroll 16
+                QUERN_UNROLL_N(16)
                 for (int c = 0; c < NC; ++c) {
                     acc[c] = f_fma(f_from_i(dot[c].end()), f_mul(scale, f_set1(side.d[c][b])), acc[c]);
                     if constexpr (D::kMin) acc[c] = f_fma(min, f_set1(side.ds[c][i]), acc[c]);
@@ -137,7 +137,7 @@ static void direct_tile(const MatmulArgs& a, std::uint32_t p, std::uint32_t c0) 
     }
     const int rows = rows_in_panel(a, p);
     const float* bias = a.bias ? a.bias + p * kLanes : nullptr;
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c) put_result(y_at(a, p, c0 + static_cast<std::uint32_t>(c)), acc[c], rows, bias, a.add);
 }
 
@@ -196,9 +196,9 @@ static void wide_tile(const Tile& t, const ActLayout& at) {
     Side<kMin, kHalf, NC> side;
     side.load(t.x, t.x_stride, at, t.b0, t.n, t.offset);
     F32x16 acc[NC][NP];
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c)
-#pragma GCC unroll 2
+        QUERN_UNROLL_N(2)
         for (int p = 0; p < NP; ++p) acc[c][p] = f_load(t.sums + (c * NP + p) * 16);
     const std::int8_t* q = reinterpret_cast<const std::int8_t*>(t.x) + t.b0 * 32;
     const std::byte* codes = t.scratch;
@@ -206,35 +206,35 @@ static void wide_tile(const Tile& t, const ActLayout& at) {
     const float* mins = scales + kSlice * NP * kGroups * 16;
     for (int b = 0; b < t.n; ++b) {
         // The next tile's columns: too many short streams for the hardware to foresee.
-#pragma GCC unroll 16
+        QUERN_UNROLL_N(16)
         for (int c = 0; c < NC; ++c) __builtin_prefetch(q + static_cast<std::size_t>(NC + c) * t.x_stride);
-#pragma GCC unroll 2
+        QUERN_UNROLL_N(2)
         for (int h = 0; h < kGroups; ++h) {
             Dot<kBits, kSigned, N> dot[NC][NP];
-#pragma GCC unroll 16
+            QUERN_UNROLL_N(16)
             for (int c = 0; c < NC; ++c)
-#pragma GCC unroll 2
+                QUERN_UNROLL_N(2)
                 for (int p = 0; p < NP; ++p) dot[c][p].begin(kMin ? i_zero() : i_set1(side.init[c][b * kGroups + h]));
-#pragma GCC unroll 8
+            QUERN_UNROLL_N(8)
             for (int g = 0; g < N; ++g) {
                 U8x64 w[NP];
-#pragma GCC unroll 2
+                QUERN_UNROLL_N(2)
                 for (int p = 0; p < NP; ++p) w[p] = u_load(codes + p * 512 + (N * h + g) * 64);
-#pragma GCC unroll 16
+                QUERN_UNROLL_N(16)
                 for (int c = 0; c < NC; ++c)
-#pragma GCC unroll 2
+                    QUERN_UNROLL_N(2)
                     for (int p = 0; p < NP; ++p)
                         dot[c][p].step(g, w[p], q + static_cast<std::size_t>(c) * t.x_stride + (N * h + g) * 4);
             }
-#pragma GCC unroll 2
+            QUERN_UNROLL_N(2)
             for (int p = 0; p < NP; ++p) {
                 const F32x16 scale = f_load(scales + (p * kGroups + h) * 16);
-#pragma GCC unroll 16
+                QUERN_UNROLL_N(16)
                 for (int c = 0; c < NC; ++c)
                     acc[c][p] = f_fma(f_from_i(dot[c][p].end()), f_mul(scale, f_set1(side.d[c][b])), acc[c][p]);
                 if constexpr (kMin) {
                     const F32x16 min = f_load(mins + (p * kGroups + h) * 16);
-#pragma GCC unroll 16
+                    QUERN_UNROLL_N(16)
                     for (int c = 0; c < NC; ++c)
                         acc[c][p] = f_fma(min, f_set1(side.ds[c][b * kGroups + h]), acc[c][p]);
                 }
@@ -245,9 +245,9 @@ static void wide_tile(const Tile& t, const ActLayout& at) {
         scales += NP * kGroups * 16;
         if constexpr (kMin) mins += NP * kGroups * 16;
     }
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c)
-#pragma GCC unroll 2
+        QUERN_UNROLL_N(2)
         for (int p = 0; p < NP; ++p) f_store(t.sums + (c * NP + p) * 16, acc[c][p]);
 }
 
@@ -276,11 +276,11 @@ QUERN_INLINE void decode_slice(const MatmulArgs& a, std::uint32_t p0, std::size_
             U8x64 w[8];
             D::codes(panel, b, w);
             std::byte* codes = a.scratch + static_cast<std::size_t>(i) * W::kCodes + p * 512;
-#pragma GCC unroll 8
+            QUERN_UNROLL_N(8)
             for (int g = 0; g < 8; ++g) __builtin_memcpy(codes + 64 * g, &w[g], 64);
             float* scales = reinterpret_cast<float*>(a.scratch + W::kScaleAt) + (i * W::kPanels + p) * W::kGroups * 16;
             float* mins = scales + (W::kMinAt - W::kScaleAt) / sizeof(float);
-#pragma GCC unroll 2
+            QUERN_UNROLL_N(2)
             for (int h = 0; h < W::kGroups; ++h) {
                 f_store(scales + 16 * h, D::scale(panel, b, h));
                 if constexpr (D::kMin) f_store(mins + 16 * h, D::min(panel, b, h));

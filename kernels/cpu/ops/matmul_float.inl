@@ -28,23 +28,23 @@ static void float_tile(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0) 
     const std::byte* panel = a.w + p0 * a.panel_stride;
     const std::byte* x = a.x + c0 * a.x_stride;
     F32x16 acc[NC][NP];
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c)
-#pragma GCC unroll 4
+        QUERN_UNROLL_N(4)
         for (int p = 0; p < NP; ++p) acc[c][p] = f_zero();
     for (std::size_t k = 0; k < a.n_k; ++k) {
         F32x16 w[NP];
-#pragma GCC unroll 4
+        QUERN_UNROLL_N(4)
         for (int p = 0; p < NP; ++p) {
             const std::byte* at = panel + static_cast<std::size_t>(p) * a.panel_stride + k * kStep;
             __builtin_prefetch(at + kAhead);
             w[p] = E::load(at);
         }
-#pragma GCC unroll 16
+        QUERN_UNROLL_N(16)
         for (int c = 0; c < NC; ++c) {
             const float* xc = reinterpret_cast<const float*>(x + static_cast<std::size_t>(c) * a.x_stride);
             const F32x16 v = f_set1(xc[k]);
-#pragma GCC unroll 4
+            QUERN_UNROLL_N(4)
             for (int p = 0; p < NP; ++p) acc[c][p] = f_fma(w[p], v, acc[c][p]);
         }
     }
@@ -76,24 +76,24 @@ template <int NC>
 static void float_slice_tile(const float* w, const std::byte* x, std::size_t x_stride, int n, float* sums) {
     constexpr int NP = Tiles::kPanels;
     F32x16 acc[NC][NP];
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c)
-#pragma GCC unroll 4
+        QUERN_UNROLL_N(4)
         for (int p = 0; p < NP; ++p) acc[c][p] = f_load(sums + (c * NP + p) * 16);
     for (int k = 0; k < n; ++k, w += 16, x += 4) {
         F32x16 v[NP];
-#pragma GCC unroll 4
+        QUERN_UNROLL_N(4)
         for (int p = 0; p < NP; ++p) v[p] = f_load(w + p * kFloatSlice * 16);
-#pragma GCC unroll 16
+        QUERN_UNROLL_N(16)
         for (int c = 0; c < NC; ++c) {
             const F32x16 xc = f_set1(*reinterpret_cast<const float*>(x + static_cast<std::size_t>(c) * x_stride));
-#pragma GCC unroll 4
+            QUERN_UNROLL_N(4)
             for (int p = 0; p < NP; ++p) acc[c][p] = f_fma(v[p], xc, acc[c][p]);
         }
     }
-#pragma GCC unroll 16
+    QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c)
-#pragma GCC unroll 4
+        QUERN_UNROLL_N(4)
         for (int p = 0; p < NP; ++p) f_store(sums + (c * NP + p) * 16, acc[c][p]);
 }
 
