@@ -27,7 +27,9 @@
 #endif
 #endif
 
-#if defined(__clang__)
+#if QUERN_ATTN_ACC == 1
+#define QUERN_UNROLL
+#elif defined(__clang__)
 #define QUERN_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define QUERN_UNROLL _Pragma("GCC unroll 16")
