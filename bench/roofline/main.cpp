@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// roofline: what this machine can do at most, for a person or as JSON.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "bench/roofline/roofline.h"
+#include "engine/core/memory.h"
+#include "engine/core/topology.h"
+#include "kernels/table.h"
+#include "tools/common/options.h"
+#include "tools/common/process.h"
+
+namespace quern::bench {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using tools::fixed;
+
+constexpr const char* kProgram = "roofline";
+
+std::string cpu_name() {
+    char buffer[64];
+    return std::string(kernels::cpu_name(buffer, sizeof buffer));
+}
+
+Json to_json(const Roofline& r) {
+    Json reads = Json::array(), peaks = Json::array();
+    for (const ReadRate& x : r.reads)
+        reads.push_back({{"pattern", x.pattern}, {"huge_pages", x.huge_pages}, {"gb_s", x.gb_s}});
+    for (const PeakRate& x : r.peaks)
+        peaks.push_back({{"name", x.name}, {"arithmetic", to_string(x.arithmetic)}, {"gop_s", x.gop_s}});
+    return {{"n_threads", r.threads},
+            {"read_gb_s", r.read_gb_s},
+            {"int8_gop_s", r.int8_gop_s},
+            {"bf16_gop_s", r.bf16_gop_s},
+            {"f32_gop_s", r.f32_gop_s},
+            {"reads", std::move(reads)},
+            {"peaks", std::move(peaks)},
+            {"buffer_bytes", r.buffer_bytes},
+            {"checksum", r.checksum}};
+}
+
+void line(const std::string& name, double value, const char* unit, const std::string& note) {
+    std::printf("  %-22s %9s %s%s\n", name.c_str(), fixed(value, value < 100 ? 1 : 0).c_str(), unit, note.c_str());
+}
+
+void print(const Roofline& r) {
+    std::printf("%u thread%s\n", r.threads, r.threads == 1 ? "" : "s");
+    for (const PeakRate& p : r.peaks)
+        line(p.name, p.gop_s, "GOP/s", p.gop_s == r.peak(p.arithmetic) ? std::string("  ") + to_string(p.arithmetic) + " peak" : "");
+    for (const ReadRate& x : r.reads)
+        line(x.huge_pages ? "read, huge pages" : "read", x.gb_s, "GB/s ",
+             "  " + x.pattern + (x.gb_s == r.read_gb_s ? "  <- best" : ""));
+    std::printf("  buffer %s, checksum %llu\n", engine::format_bytes(r.buffer_bytes).c_str(),
+                static_cast<unsigned long long>(r.checksum));
+}
+
+struct Flags {
+    std::vector<unsigned> threads;
+    bool quick = false, json = false;
+    std::string memory;
+};
+
+int run(Flags f) {
+    RooflineOptions options;
+    options.quick = f.quick;
+    options.small_pages = true;
+    if (!f.memory.empty()) {
+        const Result<std::uint64_t> bytes = engine::parse_bytes(f.memory);
+        if (!bytes) return tools::report(kProgram, bytes.error());
+        options.max_bytes = *bytes;
+    }
+    if (f.threads.empty()) {
+        f.threads = {1};
+        if (const unsigned all = engine::read_topology().n_threads; all > 1) f.threads.push_back(all);
+    }
+    tools::Progress progress;
+    Json rows = Json::array();
+    if (!f.json) std::printf("%s\n", cpu_name().c_str());
+    for (const unsigned n : f.threads) {
+        options.on_progress = [&](std::string_view what) {
+            progress.show(std::to_string(n) + " threads: " + std::string(what), 0, 0);
+        };
+        const Result<Roofline> r = measure(n, options);
+        progress.clear();
+        if (!r) return tools::report(kProgram, r.error());
+        if (f.json) {
+            rows.push_back(to_json(*r));
+        } else {
+            print(*r);
+        }
+    }
+    if (f.json) std::cout << Json{{"cpu", cpu_name()}, {"quick", f.quick}, {"rooflines", std::move(rows)}}.dump(2) << '\n';
+    return std::cout.flush() && std::fflush(stdout) == 0 ? tools::kExitOk : tools::kExitError;
+}
+
+}  // namespace
+}  // namespace quern::bench
+
+int main(int argc, char** argv) {
+    quern::bench::Flags f;
+    CLI::App app("Measures what this machine can do at most: reading memory, int8, BF16 and float arithmetic.",
+                 quern::bench::kProgram);
+    quern::tools::describe(app);
+    app.add_option("-t,--threads", f.threads, "Thread counts; without it 1 and one a physical core")->delimiter(',')
+        ->check(CLI::Range(1, 1024))->type_name("N,...")->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    app.add_option("--memory", f.memory, "Most memory to read from, as in 512M; less than the last-level cache tells its speed")
+        ->type_name("SIZE");
+    app.add_flag("--quick", f.quick, "Short runs over little memory: shows that it works, the figures mean little");
+    app.add_flag("--json", f.json, "Print JSON");
+    if (const auto code = quern::tools::parse(app, argc, argv)) return *code;
+    return quern::bench::run(std::move(f));
+}

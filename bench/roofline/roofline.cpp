@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/roofline/roofline.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "bench/roofline/kernels.h"
+#include "engine/core/clock.h"
+#include "engine/core/memory.h"
+#include "engine/core/thread_pool.h"
+#include "engine/core/topology.h"
+#include "kernels/table.h"
+
+namespace quern::bench {
+namespace {
+
+using engine::Mapping;
+using engine::Stopwatch;
+using engine::ThreadPool;
+
+constexpr std::size_t kKiB = 1024, kMiB = 1024 * kKiB;
+constexpr std::size_t kLine = 64;
+// Any value whose sum shows a word that was left out or read twice.
+constexpr std::uint64_t kWord = 0x9e3779b97f4a7c15;
+
+/// `units` calls of work(unit) on all threads of the pool.
+template <class Work>
+double timed(ThreadPool& pool, std::uint32_t units, const Work& work) {
+    struct Context {
+        const Work& work;
+        std::uint32_t units;
+    } context{work, units};
+    const engine::Job job{
+        [](void* c, std::uint32_t step) { return step == 0 ? static_cast<Context*>(c)->units : engine::Job::kEnd; },
+        [](void* c, std::uint32_t, std::uint32_t unit, std::uint32_t) { static_cast<Context*>(c)->work(unit); }, &context};
+    const Stopwatch watch;
+    pool.run(job, pool.size());
+    return watch.seconds();
+}
+
+// --- Reading memory ---
+
+/// A large chunk is one sequential walk a thread; small chunks interleave the threads.
+struct Pattern {
+    std::size_t chunk;    // bytes a thread takes at a time
+    bool four_streams;    // four walks inside the chunk instead of one
+    std::size_t ahead;    // prefetch distance, bytes; 0: none
+
+    std::string name() const {
+        std::string out = chunk >= kMiB ? std::to_string(chunk / kMiB) + " MiB" : std::to_string(chunk / kKiB) + " KiB";
+        out += four_streams ? " chunks, 4 streams" : " chunks, 1 stream";
+        return ahead ? out + ", prefetch " + std::to_string(ahead) + " B" : out;
+    }
+};
+
+constexpr std::size_t kLargestChunk = 8 * kMiB;
+constexpr Pattern kPatterns[] = {
+    {kLargestChunk, false, 0}, {kLargestChunk, false, 1 * kKiB}, {kLargestChunk, false, 4 * kKiB},
+    {kLargestChunk, true, 0},  {kLargestChunk, true, 1 * kKiB},  {64 * kKiB, false, 0},
+    {64 * kKiB, false, 1 * kKiB}, {64 * kKiB, true, 0},          {64 * kKiB, true, 512},
+};
+
+class Reader {
+public:
+    Reader(ThreadPool& pool, Mapping memory) : pool_(pool), memory_(std::move(memory)) {
+        timed(pool_, chunks(kLargestChunk, memory_.size()), [&](std::uint32_t i) {
+            std::byte* p = memory_.data() + i * kLargestChunk;
+            for (std::size_t at = 0; at < kLargestChunk; at += sizeof kWord) std::memcpy(p + at, &kWord, sizeof kWord);
+        });
+    }
+
+    /// 10^9 bytes a second over the next `bytes` of the buffer. Going on where the last walk ended, it comes back to a
+    /// line only after all others, so caches smaller than the buffer do not help.
+    Result<double> rate(const Pattern& p, std::size_t bytes) {
+        bytes = std::min(bytes, memory_.size());
+        if (next_ + bytes > memory_.size()) next_ = 0;
+        const std::byte* from = memory_.data() + next_;
+        next_ += bytes;
+        const std::size_t gap = p.four_streams ? p.chunk / 4 : kLine, stride = p.four_streams ? kLine : 4 * kLine;
+        std::atomic<std::uint64_t> sum = 0;
+        const double seconds = timed(pool_, chunks(p.chunk, bytes), [&](std::uint32_t i) {
+            sum.fetch_add(read_(from + i * p.chunk, gap, stride, p.chunk / (4 * kLine), p.ahead), std::memory_order_relaxed);
+        });
+        if (sum != bytes / sizeof kWord * kWord) {
+            return Error{Errc::internal, "roofline: reading with " + p.name() + " did not give the sum of what is there"};
+        }
+        words_read_ += bytes / sizeof kWord;
+        return static_cast<double>(bytes) / seconds * 1e-9;
+    }
+    std::uint64_t words_read() const { return words_read_; }
+
+private:
+    static std::uint32_t chunks(std::size_t chunk, std::size_t bytes) { return static_cast<std::uint32_t>(bytes / chunk); }
+
+    ThreadPool& pool_;
+    Mapping memory_;
+    ReadKernel read_ = read_kernel(kernels::cpu_features());
+    std::size_t next_ = 0;
+    std::uint64_t words_read_ = 0;
+};
+
+std::size_t buffer_size(const RooflineOptions& o) {
+    const std::size_t available = engine::read_topology().memory_available;
+    std::size_t bytes = o.quick ? 64 * kMiB : std::max(1024 * kMiB, 4 * last_level_cache());
+    if (available) bytes = std::min(bytes, available / 3);
+    if (o.max_bytes) bytes = std::min(bytes, o.max_bytes);
+    return std::max<std::size_t>(1, bytes / kLargestChunk) * kLargestChunk;
+}
+
+/// Every pattern on huge pages and the best of them again, longer; that one on small pages too if wanted.
+Status measure_reads(ThreadPool& pool, const RooflineOptions& o, Roofline& out) {
+    out.buffer_bytes = buffer_size(o);
+    const std::size_t part = std::max(out.buffer_bytes / 4 / kLargestChunk, std::size_t{1}) * kLargestChunk;
+    const Pattern* best = nullptr;
+    for (const bool huge : {true, false}) {
+        if (!huge && !o.small_pages) continue;
+        if (o.on_progress) o.on_progress(huge ? "reading memory" : "reading memory, small pages");
+        auto memory = Mapping::create(out.buffer_bytes, "roofline's buffer", {.alignment = 4096, .huge_pages = huge});
+        if (!memory) return std::move(memory).error();
+        Reader reader(pool, std::move(*memory));
+        const auto add = [&](const Pattern& p, std::size_t bytes) -> Status {
+            const Result<double> rate = reader.rate(p, bytes);
+            if (!rate) return rate.error();
+            auto row = std::find_if(out.reads.begin(), out.reads.end(), [&](const ReadRate& r) {
+                return r.huge_pages == huge && r.pattern == p.name();
+            });
+            if (row == out.reads.end()) row = out.reads.insert(row, {p.name(), huge, 0});
+            row->gb_s = std::max(row->gb_s, *rate);
+            if (*rate > out.read_gb_s) {
+                out.read_gb_s = *rate;
+                best = &p;
+            }
+            return {};
+        };
+        if (huge) {
+            for (const Pattern& p : kPatterns)
+                if (Status s = add(p, part); !s) return s;
+        }
+        const Pattern& again = best ? *best : kPatterns[0];
+        for (int i = 0; i < 2; ++i)
+            if (Status s = add(again, 2 * part); !s) return s;
+        out.checksum += reader.words_read();
+    }
+    return {};
+}
+
+// --- Arithmetic ---
+
+/// Steps that take about `seconds` on one thread.
+std::uint64_t calibrate(const PeakKernel& k, double seconds) {
+    for (std::uint64_t n = 1 << 12; n < kMostSteps; n *= 2) {
+        const Stopwatch watch;
+        k.run(n);
+        if (watch.seconds() * 2 > seconds) return n;
+    }
+    return kMostSteps;
+}
+
+Status measure_peak(ThreadPool& pool, const PeakKernel& k, bool quick, Roofline& out) {
+    const std::uint64_t steps = calibrate(k, quick ? 2e-4 : 2e-3);
+    const std::uint64_t expected = k.run(steps);
+    // Several units a thread, so that one which the system delays leaves its share to the others.
+    const std::uint32_t units = pool.size() * (quick ? 2 : 8);
+    PeakRate rate{k.name, k.arithmetic, 0};
+    for (int i = 0; i < (quick ? 2 : 6); ++i) {
+        std::atomic<std::uint64_t> done = 0;
+        const double seconds = timed(pool, units, [&](std::uint32_t) { done.fetch_add(k.run(steps), std::memory_order_relaxed); });
+        if (expected < steps || done != units * expected) {
+            return Error{Errc::internal, std::string("roofline: ") + k.name + " did not do the multiply-adds it was told to"};
+        }
+        out.checksum += done;
+        rate.gop_s = std::max(rate.gop_s, 2e-9 * static_cast<double>(done) / seconds);
+    }
+    out.peaks.push_back(rate);
+    double& best = k.arithmetic == Arithmetic::int8 ? out.int8_gop_s
+                   : k.arithmetic == Arithmetic::bf16 ? out.bf16_gop_s : out.f32_gop_s;
+    best = std::max(best, rate.gop_s);
+    return {};
+}
+
+}  // namespace
+
+const char* to_string(Arithmetic a) {
+    return a == Arithmetic::int8 ? "int8" : a == Arithmetic::bf16 ? "BF16" : "F32";
+}
+
+double Roofline::peak(Arithmetic a) const {
+    return a == Arithmetic::int8 ? int8_gop_s : a == Arithmetic::bf16 ? bf16_gop_s : f32_gop_s;
+}
+
+double Roofline::least_seconds(double bytes, double operations, Arithmetic a) const {
+    const double reading = read_gb_s > 0 ? bytes * 1e-9 / read_gb_s : 0;
+    const double computing = peak(a) > 0 ? operations * 1e-9 / peak(a) : 0;
+    return std::max(reading, computing);
+}
+
+std::size_t last_level_cache() {
+    long best = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    for (const int name : {_SC_LEVEL4_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE, _SC_LEVEL2_CACHE_SIZE})
+        best = std::max(best, sysconf(name));
+#endif
+    return best > 0 ? static_cast<std::size_t>(best) : 32 * kMiB;
+}
+
+Result<Roofline> measure(unsigned threads, const RooflineOptions& options) {
+    const std::uint32_t features = kernels::cpu_features();
+    std::vector<const PeakKernel*> usable;
+    for (const PeakKernel& k : peak_kernels())
+        if ((k.needs & ~features) == 0 && (!k.prepare || k.prepare())) usable.push_back(&k);
+
+    const engine::Topology topology = engine::read_topology();
+    std::span<const int> cpus;
+    if (threads <= topology.thread_cpus.size()) cpus = std::span(topology.thread_cpus).first(threads);
+    auto pool = ThreadPool::create(threads, cpus);
+    if (!pool) return std::move(pool).error();
+    Roofline out;
+    out.threads = threads;
+    for (const PeakKernel* k : usable) {
+        if (options.on_progress) options.on_progress(k->name);
+        if (Status s = measure_peak(**pool, *k, options.quick, out); !s) return std::move(s).error();
+    }
+    if (Status s = measure_reads(**pool, options, out); !s) return std::move(s).error();
+    return out;
+}
+
+}  // namespace quern::bench
