@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops that are timed. Instructions beyond the baseline come through function attributes, so that no unit here needs
-// flags of its own; features say whether one may be called.
+// The loops that are timed. Instructions beyond the baseline come through function attributes, so that no unit here
+// needs flags of its own; features say whether one may be called.
 #pragma once
 
 #include <cstddef>

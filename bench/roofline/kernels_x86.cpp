@@ -12,8 +12,8 @@ namespace {
 
 using namespace quern::kernels;
 
-// Latency times throughput of the multiply-add is at most 10 on any core so far (5 cycles, 2 a cycle); registers allow 12
-// with 16 of them.
+// Latency times throughput of the multiply-add is at most 10 on any core so far (5 cycles, 2 a cycle); 16 registers
+// allow 12.
 constexpr int kChains = 12;
 
 // Makes a value unknown to the compiler: ones could be multiplied at compile time, and equal products be shared.
@@ -265,8 +265,7 @@ std::uint64_t read128(const std::byte* p, std::size_t gap, std::size_t stride, s
         for (std::size_t j = 0; j < 4; ++j) {
             if (ahead) QUERN_PREFETCH(p + j * gap + ahead);
             const auto* line = reinterpret_cast<const __m128i*>(p + j * gap);
-            const __m128i low = _mm_add_epi64(_mm_load_si128(line), _mm_load_si128(line + 1));
-            acc = _mm_add_epi64(acc, _mm_add_epi64(low, _mm_add_epi64(_mm_load_si128(line + 2), _mm_load_si128(line + 3))));
+            for (int k = 0; k < 4; ++k) acc = _mm_add_epi64(acc, _mm_load_si128(line + k));
         }
     }
     alignas(16) std::uint64_t lanes[2];

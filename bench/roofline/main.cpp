@@ -50,8 +50,10 @@ void line(const std::string& name, double value, const char* unit, const std::st
 
 void print(const Roofline& r) {
     std::printf("%u thread%s\n", r.threads, r.threads == 1 ? "" : "s");
-    for (const PeakRate& p : r.peaks)
-        line(p.name, p.gop_s, "GOP/s", p.gop_s == r.peak(p.arithmetic) ? std::string("  ") + to_string(p.arithmetic) + " peak" : "");
+    for (const PeakRate& p : r.peaks) {
+        const bool best = p.gop_s == r.peak(p.arithmetic);
+        line(p.name, p.gop_s, "GOP/s", best ? std::string("  ") + to_string(p.arithmetic) + " peak" : "");
+    }
     for (const ReadRate& x : r.reads)
         line(x.huge_pages ? "read, huge pages" : "read", x.gb_s, "GB/s ",
              "  " + x.pattern + (x.gb_s == r.read_gb_s ? "  <- best" : ""));
@@ -94,7 +96,10 @@ int run(Flags f) {
             print(*r);
         }
     }
-    if (f.json) std::cout << Json{{"cpu", cpu_name()}, {"quick", f.quick}, {"rooflines", std::move(rows)}}.dump(2) << '\n';
+    if (f.json) {
+        const Json all = {{"cpu", cpu_name()}, {"quick", f.quick}, {"rooflines", std::move(rows)}};
+        std::cout << all.dump(2) << '\n';
+    }
     return std::cout.flush() && std::fflush(stdout) == 0 ? tools::kExitOk : tools::kExitError;
 }
 
@@ -109,7 +114,7 @@ int main(int argc, char** argv) {
     app.add_option("-t,--threads", f.threads, "Thread counts; without it 1 and one a physical core")->delimiter(',')
         ->check(CLI::Range(1, 1024))->type_name("N,...")->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    app.add_option("--memory", f.memory, "Most memory to read from, as in 512M; less than the last-level cache tells its speed")
+    app.add_option("--memory", f.memory, "Most memory to read from, as in 512M; what fits in a cache tells its speed")
         ->type_name("SIZE");
     app.add_flag("--quick", f.quick, "Short runs over little memory: shows that it works, the figures mean little");
     app.add_flag("--json", f.json, "Print JSON");

@@ -38,7 +38,8 @@ double timed(ThreadPool& pool, std::uint32_t units, const Work& work) {
     } context{work, units};
     const engine::Job job{
         [](void* c, std::uint32_t step) { return step == 0 ? static_cast<Context*>(c)->units : engine::Job::kEnd; },
-        [](void* c, std::uint32_t, std::uint32_t unit, std::uint32_t) { static_cast<Context*>(c)->work(unit); }, &context};
+        [](void* c, std::uint32_t, std::uint32_t unit, std::uint32_t) { static_cast<Context*>(c)->work(unit); },
+        &context};
     const Stopwatch watch;
     pool.run(job, pool.size());
     return watch.seconds();
@@ -85,10 +86,10 @@ public:
         const std::size_t gap = p.four_streams ? p.chunk / 4 : kLine, stride = p.four_streams ? kLine : 4 * kLine;
         std::atomic<std::uint64_t> sum = 0;
         const double seconds = timed(pool_, chunks(p.chunk, bytes), [&](std::uint32_t i) {
-            sum.fetch_add(read_(from + i * p.chunk, gap, stride, p.chunk / (4 * kLine), p.ahead), std::memory_order_relaxed);
+            sum += read_(from + i * p.chunk, gap, stride, p.chunk / (4 * kLine), p.ahead);
         });
         if (sum != bytes / sizeof kWord * kWord) {
-            return Error{Errc::internal, "roofline: reading with " + p.name() + " did not give the sum of what is there"};
+            return Error{Errc::internal, "roofline: reading by " + p.name() + " did not give the sum of what is there"};
         }
         words_read_ += bytes / sizeof kWord;
         return static_cast<double>(bytes) / seconds * 1e-9;
@@ -96,7 +97,9 @@ public:
     std::uint64_t words_read() const { return words_read_; }
 
 private:
-    static std::uint32_t chunks(std::size_t chunk, std::size_t bytes) { return static_cast<std::uint32_t>(bytes / chunk); }
+    static std::uint32_t chunks(std::size_t chunk, std::size_t bytes) {
+        return static_cast<std::uint32_t>(bytes / chunk);
+    }
 
     ThreadPool& pool_;
     Mapping memory_;
@@ -170,9 +173,9 @@ Status measure_peak(ThreadPool& pool, const PeakKernel& k, bool quick, Roofline&
     PeakRate rate{k.name, k.arithmetic, 0};
     for (int i = 0; i < (quick ? 2 : 6); ++i) {
         std::atomic<std::uint64_t> done = 0;
-        const double seconds = timed(pool, units, [&](std::uint32_t) { done.fetch_add(k.run(steps), std::memory_order_relaxed); });
+        const double seconds = timed(pool, units, [&](std::uint32_t) { done += k.run(steps); });
         if (expected < steps || done != units * expected) {
-            return Error{Errc::internal, std::string("roofline: ") + k.name + " did not do the multiply-adds it was told to"};
+            return Error{Errc::internal, std::string("roofline: ") + k.name + " did not do all multiply-adds"};
         }
         out.checksum += done;
         rate.gop_s = std::max(rate.gop_s, 2e-9 * static_cast<double>(done) / seconds);

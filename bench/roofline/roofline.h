@@ -53,8 +53,8 @@ struct RooflineOptions {
     std::function<void(std::string_view what)> on_progress = {};
 };
 
-/// Measures with `threads` threads (the caller is one of them), in about two seconds. Results are checked: the words read
-/// must add up, and every multiply-add must show in its accumulator, or Errc::internal says which did not.
+/// Measures with `threads` threads (the caller is one of them), in about two seconds. Results are checked: the words
+/// read must add up, and every multiply-add must show in its accumulator, or Errc::internal says which did not.
 /// Errc::out_of_memory or io where the system gives no memory or threads.
 Result<Roofline> measure(unsigned threads, const RooflineOptions& options = {});
 
