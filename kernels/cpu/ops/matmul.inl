@@ -2,7 +2,7 @@
 // Matrix times columns, written once for every type and ISA. Each output element is one chain over ascending k,
 // whatever path computes it (docs/numerics.md), so the choice of path is free of consequences:
 //   few columns    a block's codes go straight from the panel to registers and meet all columns there
-//   many columns   kPanels panels are decoded to bytes in scratch once, slice by slice, and register tiles run over all columns
+//   many columns   kPanels panels are decoded to bytes in scratch, slice by slice; register tiles run over all columns
 #pragma once
 
 #include "kernels/cpu/decode/all.inl"
@@ -40,7 +40,8 @@ struct Side {
     alignas(64) float ds[kMin ? NC : 1][kSlice * kGroups];             // d * sum of codes: meets the minima
     alignas(64) std::int32_t init[kMin ? 1 : NC][kSlice * kGroups];    // -offset * sum of codes
 
-    QUERN_INLINE_MEMBER void load(const std::byte* x, std::size_t stride, const ActLayout& at, int b0, int n, int offset) {
+    QUERN_INLINE_MEMBER void load(const std::byte* x, std::size_t stride, const ActLayout& at, int b0, int n,
+                                  int offset) {
         for (int c = 0; c < NC; ++c, x += stride) {
             const float* col_d = reinterpret_cast<const float*>(x + at.d) + b0;
             for (int i = 0; i < n; i += 16) f_store(d[c] + i, f_load_n(col_d + i, lanes(n - i)));
@@ -92,53 +93,64 @@ static void put_sums(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0, in
 
 // --- few columns ---
 
-template <class D, int NC>
-static void direct_tile(const MatmulArgs& a, std::uint32_t p, std::uint32_t c0) {
+/// NC columns and NP panels side by side: as many streams from memory.
+template <class D, int NC, int NP>
+static void direct_tile(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0) {
     constexpr int kGroups = D::kHalf ? 2 : 1, N = 8 / kGroups;
-    const std::byte* panel = a.w + p * a.panel_stride;
     const std::byte* x = a.x + c0 * a.x_stride;
     const ActLayout at(a.n_k);
     const int n_blocks = static_cast<int>(a.n_k / 32);
     Side<D::kMin, D::kHalf, NC> side;
-    F32x16 acc[NC];
-    QUERN_UNROLL_N(16)
-    for (int c = 0; c < NC; ++c) acc[c] = f_zero();
+    F32x16 acc[NP][NC];
+    QUERN_UNROLL_N(4)
+    for (int p = 0; p < NP; ++p)
+        QUERN_UNROLL_N(16)
+        for (int c = 0; c < NC; ++c) acc[p][c] = f_zero();
     for (int b0 = 0; b0 < n_blocks; b0 += kSlice) {
         const int n = n_blocks - b0 < kSlice ? n_blocks - b0 : kSlice;
         side.load(x, a.x_stride, at, b0, n, D::kOffset);
         for (int b = 0; b < n; ++b) {
             const std::size_t at_b = static_cast<std::size_t>(b0 + b);
-            prefetch_block<D>(panel, at_b);
-            U8x64 w[8];
-            D::codes(panel, at_b, w);
             const std::int8_t* q = reinterpret_cast<const std::int8_t*>(x) + at_b * 32;
-            QUERN_UNROLL_N(2)
-            for (int h = 0; h < kGroups; ++h) {
-                const F32x16 scale = D::scale(panel, at_b, h);
-                F32x16 min = f_zero();
-                if constexpr (D::kMin) min = D::min(panel, at_b, h);
-                const int i = b * kGroups + h;
-                // Columns inside steps: neighbours do not depend on each other, so a small scheduler finds work.
-                Dot<D::kBits, D::kSigned, N> dot[NC];
-                QUERN_UNROLL_N(16)
-                for (int c = 0; c < NC; ++c) dot[c].begin(D::kOffset == 0 ? i_zero() : i_set1(side.init[c][i]));
-                QUERN_UNROLL_N(8)
-                for (int g = 0; g < N; ++g)
+            QUERN_UNROLL_N(4)
+            for (int p = 0; p < NP; ++p) {
+                const std::byte* panel = a.w + (p0 + static_cast<std::uint32_t>(p)) * a.panel_stride;
+                prefetch_block<D>(panel, at_b);
+                U8x64 w[8];
+                D::codes(panel, at_b, w);
+                QUERN_UNROLL_N(2)
+                for (int h = 0; h < kGroups; ++h) {
+                    const F32x16 scale = D::scale(panel, at_b, h);
+                    F32x16 min = f_zero();
+                    if constexpr (D::kMin) min = D::min(panel, at_b, h);
+                    const int i = b * kGroups + h;
+                    // Columns inside steps: neighbours do not depend on each other, so a small scheduler finds work.
+                    Dot<D::kBits, D::kSigned, N> dot[NC];
                     QUERN_UNROLL_N(16)
-                    for (int c = 0; c < NC; ++c)
-                        dot[c].step(g, w[N * h + g], q + static_cast<std::size_t>(c) * a.x_stride + (N * h + g) * 4);
-                QUERN_UNROLL_N(16)
-                for (int c = 0; c < NC; ++c) {
-                    acc[c] = f_fma(f_from_i(dot[c].end()), f_mul(scale, f_set1(side.d[c][b])), acc[c]);
-                    if constexpr (D::kMin) acc[c] = f_fma(min, f_set1(side.ds[c][i]), acc[c]);
+                    for (int c = 0; c < NC; ++c) dot[c].begin(D::kOffset == 0 ? i_zero() : i_set1(side.init[c][i]));
+                    QUERN_UNROLL_N(8)
+                    for (int g = 0; g < N; ++g)
+                        QUERN_UNROLL_N(16)
+                        for (int c = 0; c < NC; ++c)
+                            dot[c].step(g, w[N * h + g], q + static_cast<std::size_t>(c) * a.x_stride + (N * h + g) * 4);
+                    QUERN_UNROLL_N(16)
+                    for (int c = 0; c < NC; ++c) {
+                        acc[p][c] = f_fma(f_from_i(dot[c].end()), f_mul(scale, f_set1(side.d[c][b])), acc[p][c]);
+                        if constexpr (D::kMin) acc[p][c] = f_fma(min, f_set1(side.ds[c][i]), acc[p][c]);
+                    }
                 }
             }
         }
     }
-    const int rows = rows_in_panel(a, p);
-    const float* bias = a.bias ? a.bias + p * kLanes : nullptr;
-    QUERN_UNROLL_N(16)
-    for (int c = 0; c < NC; ++c) put_result(y_at(a, p, c0 + static_cast<std::uint32_t>(c)), acc[c], rows, bias, a.add);
+    QUERN_UNROLL_N(4)
+    for (int p = 0; p < NP; ++p) {
+        const std::uint32_t panel = p0 + static_cast<std::uint32_t>(p);
+        const int rows = rows_in_panel(a, panel);
+        const float* bias = a.bias ? a.bias + panel * kLanes : nullptr;
+        QUERN_UNROLL_N(16)
+        for (int c = 0; c < NC; ++c)
+            put_result(y_at(a, panel, c0 + static_cast<std::uint32_t>(c)), acc[p][c], rows, bias, a.add);
+    }
 }
 
 /// Runs tile<NC> over columns [0, n) in steps of at most kMax, as even as they come.
@@ -156,7 +168,7 @@ QUERN_INLINE void even_steps(std::uint32_t n, Call call) {
 template <class D, int NC>
 QUERN_INLINE void direct_n(int nc, const MatmulArgs& a, std::uint32_t p, std::uint32_t c) {
     if constexpr (NC > 0) {
-        if (nc == NC) return direct_tile<D, NC>(a, p, c);
+        if (nc == NC) return direct_tile<D, NC, 1>(a, p, c);
         direct_n<D, NC - 1>(nc, a, p, c);
     }
 }
@@ -316,6 +328,9 @@ static void matmul_quant(const MatmulArgs& a) {
     std::uint32_t p = 0;
     if (a.n_cols >= Tiles::kWideFrom && a.scratch)
         for (; p + Tiles::kPanels <= n_panels; p += Tiles::kPanels) wide<D>(a, p);
+    constexpr std::uint32_t kStreams = Tiles::kStreams;
+    if (a.n_cols == 1)
+        for (; p + kStreams <= n_panels; p += kStreams) direct_tile<D, 1, Tiles::kStreams>(a, p, 0);
     for (; p < n_panels; ++p) direct<D>(a, p);
 }
 
