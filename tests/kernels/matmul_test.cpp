@@ -55,8 +55,8 @@ std::vector<std::byte> weight_rows(const QuantInfo& q, Fill fill, std::uint32_t 
         return rows;
     }
     for (std::byte& b : rows) b = static_cast<std::byte>(rng());
-    for (std::size_t at = 0; at < rows.size(); at += q.block_bytes)
-        for (const std::size_t h : half_offsets(q.type)) rows[at + h + 1] &= static_cast<std::byte>(0xbb);  // exponent < 31
+    for (std::size_t at = 0; at < rows.size(); at += q.block_bytes)  // one exponent bit off: below 31, so finite
+        for (const std::size_t h : half_offsets(q.type)) rows[at + h + 1] &= static_cast<std::byte>(0xbb);
     return rows;
 }
 
@@ -363,7 +363,8 @@ TEST_P(EveryTable, QuantizeActGivesTheSameBytesForAnyInput) {
         for (std::uint32_t& u : bits) u = static_cast<std::uint32_t>(rng());
         if (round % 2)  // some blocks finite, some with NaN or infinity
             for (std::size_t i = 0; i < n; ++i) bits[i] = (bits[i] & 0x80ffffffu) | 0x3f000000u;
-        for (const std::size_t i : {3u, 40u, 77u}) bits[i] = std::array{0x7f800000u, 0x7fc00000u, 0xff800000u}[round % 3];
+        constexpr std::array kOdd{0x7f800000u, 0x7fc00000u, 0xff800000u};  // infinity, NaN, -infinity
+        for (const std::size_t i : {3u, 40u, 77u}) bits[i] = kOdd[static_cast<std::size_t>(round) % kOdd.size()];
         std::vector<float> x(n);
         std::memcpy(x.data(), bits.data(), n * sizeof(float));
         const ActLayout at(n);

@@ -13,7 +13,9 @@ struct DecodeQ4_K {
     QUERN_MEMBER void codes(const std::byte* p, std::size_t b, U8x64* w) {
         nibbles(p + L::codes(b), w);
     }
-    QUERN_MEMBER F32x16 scale(const std::byte* p, std::size_t b, int) { return scaled(p + L::d(b), i_load_u8(p + L::scale32(b))); }
+    QUERN_MEMBER F32x16 scale(const std::byte* p, std::size_t b, int) {
+        return scaled(p + L::d(b), i_load_u8(p + L::scale32(b)));
+    }
     QUERN_MEMBER F32x16 min(const std::byte* p, std::size_t b, int) {
         return scaled_min(p + L::dmin(b), i_load_u8(p + L::min32(b)));
     }

@@ -14,7 +14,9 @@ struct DecodeQ5_K {
         nibbles(p + L::codes(b), w);
         add_bits<4>(p + L::codes(b) + 256, w);
     }
-    QUERN_MEMBER F32x16 scale(const std::byte* p, std::size_t b, int) { return scaled(p + L::d(b), i_load_u8(p + L::scale32(b))); }
+    QUERN_MEMBER F32x16 scale(const std::byte* p, std::size_t b, int) {
+        return scaled(p + L::d(b), i_load_u8(p + L::scale32(b)));
+    }
     QUERN_MEMBER F32x16 min(const std::byte* p, std::size_t b, int) {
         return scaled_min(p + L::dmin(b), i_load_u8(p + L::min32(b)));
     }

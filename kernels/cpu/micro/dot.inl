@@ -4,7 +4,7 @@
 
 namespace quern::kernels::QUERN_ISA_NS {
 
-/// kBits and kSigned describe the codes, N is the number of steps; g counts them and must be a constant after unrolling.
+/// kBits and kSigned describe the codes, N is the number of steps; g counts them and is a constant after unrolling.
 template <int kBits, bool kSigned, int N>
 struct Dot {
     I32x16 sum;
