@@ -11,6 +11,11 @@ namespace {
 
 bool is_float(DType t) { return t == DType::F32 || t == DType::F16 || t == DType::BF16; }
 std::size_t pad64(std::size_t n) { return (n + 63) / 64 * 64; }
+/// From one row of floats to the next. Rows a multiple of 4096 bytes apart would all share a set of the L1 cache.
+std::size_t float_row_bytes(std::size_t width) {
+    const std::size_t n = pad64(width * sizeof(float));
+    return n % 4096 ? n : n + 64;
+}
 
 /// Matmuls whose input is kept in two int8 terms. Rounding the input of Q, K and V and of the output matrix to one term
 /// makes about half of all the divergence from the exact result (docs/numerics.md), at a tenth of the work.
@@ -189,7 +194,7 @@ struct CpuBackend::Lowered {
         const auto touch = [&](ValueId id, std::uint32_t at) {
             if (id == kNone) return;
             const Value& v = value(id);
-            if (state[id].f32) extend(state[id].f32_buffer, bucket * pad64(std::size_t{v.width} * sizeof(float)), at);
+            if (state[id].f32) extend(state[id].f32_buffer, bucket * float_row_bytes(v.width), at);
             if (state[id].act) extend(state[id].act_buffer, bucket * act_bytes(id), at);
         };
         for (std::uint32_t i = 0; i < steps.size(); ++i) {
@@ -208,7 +213,7 @@ struct CpuBackend::Lowered {
         if (id == kNone) return {};
         ValueBuffers out;
         out.width = value(id).width;
-        out.f32_stride = pad64(std::size_t{out.width} * sizeof(float)) / sizeof(float);
+        out.f32_stride = float_row_bytes(out.width) / sizeof(float);
         out.act_stride = act_bytes(id);
         out.fine = state[id].fine;
         if (state[id].f32_buffer) out.f32 = reinterpret_cast<float*>(base + buffers[*state[id].f32_buffer].offset);
