@@ -76,14 +76,15 @@ private:
         const auto before = static_cast<std::uint32_t>(q.tokens().size());
         if (auto st = q.append(prompt); !st) return st;
         r_.n_prompt = static_cast<std::uint32_t>(prompt.size());
+        bool go = true;
         const auto on_step = [&](std::uint32_t n, std::uint32_t all) {
-            const bool go = !o_.on_prefill || o_.on_prefill(n, all);
-            return (go && !cancelled()) || n == all;
+            go = !o_.on_prefill || o_.on_prefill(n, all);
+            return (go && !cancelled()) || n == all;   // behind the last step there is nothing to cut short
         };
         auto st = q.run(on_step);
         if (st) st = q.need_logits();
         r_.prompt_seconds = clock_.seconds();
-        if (!st && st.error().code == Errc::cancelled) {
+        if (st ? !go : st.error().code == Errc::cancelled) {
             return stop(StopReason::cancelled);
         }
         if (!st) q.truncate(before);

@@ -225,6 +225,26 @@ TEST(Generate, StopsForEachReason) {
     EXPECT_EQ(m->new_session()->generate({}, o).error().code, Errc::invalid_argument);
 }
 
+TEST(Generate, PrefillCanBeCancelledAtEachStep) {
+    ModelOptions mo;
+    mo.n_batch = 4;
+    auto m = Model::load(tiny(), mo);
+    ASSERT_TRUE(m.ok());
+    for (const std::uint32_t at : {4u, 8u, 10u}) {
+        GenerateOptions o;
+        o.on_prefill = [&](std::uint32_t done, std::uint32_t all) {
+            EXPECT_EQ(all, 10u);
+            return done < at;
+        };
+        auto s = m->new_session();
+        auto r = s->generate(std::vector<Token>(10, 7), o);
+        ASSERT_TRUE(r.ok()) << r.error().message;
+        EXPECT_EQ(r->stop_reason, StopReason::cancelled);
+        EXPECT_EQ(r->n_generated, 0u);
+        EXPECT_EQ(s->tokens().size(), 10u);
+    }
+}
+
 TEST(Generate, ContinuingEqualsOneRun) {
     auto m = Model::load(tiny());
     GenerateOptions o;
