@@ -20,18 +20,20 @@ QUERN_INLINE float bits_f32(std::uint32_t u) { float f; __builtin_memcpy(&f, &u,
 QUERN_INLINE std::uint32_t f32_bits(float f) { std::uint32_t u; __builtin_memcpy(&u, &f, 4); return u; }
 QUERN_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
-// --- float lanes ---
+// --- float lanes; addresses need no alignment ---
 QUERN_INLINE F32x16 f_set1(float x) { F32x16 r; QUERN_LANES r.v[i] = x; return r; }
 QUERN_INLINE F32x16 f_zero() { return f_set1(0.0f); }
-QUERN_INLINE F32x16 f_load(const float* p) { F32x16 r; QUERN_LANES r.v[i] = p[i]; return r; }
-QUERN_INLINE void f_store(float* p, F32x16 a) { QUERN_LANES p[i] = a.v[i]; }
+QUERN_INLINE F32x16 f_load(const float* p) { F32x16 r; __builtin_memcpy(r.v, p, 64); return r; }
+QUERN_INLINE void f_store(float* p, F32x16 a) { __builtin_memcpy(p, a.v, 64); }
 /// The first n lanes (0 <= n <= 16); the rest are 0 when loading and untouched when storing.
 QUERN_INLINE F32x16 f_load_n(const float* p, int n) {
     F32x16 r = f_zero();
     QUERN_LANES if (i < n) __builtin_memcpy(&r.v[i], p + i, 4);  // any 32-bit data, not only floats
     return r;
 }
-QUERN_INLINE void f_store_n(float* p, F32x16 a, int n) { QUERN_LANES if (i < n) p[i] = a.v[i]; }
+QUERN_INLINE void f_store_n(float* p, F32x16 a, int n) {
+    QUERN_LANES if (i < n) __builtin_memcpy(p + i, &a.v[i], 4);
+}
 QUERN_INLINE F32x16 f_add(F32x16 a, F32x16 b) { F32x16 r; QUERN_LANES r.v[i] = a.v[i] + b.v[i]; return r; }
 QUERN_INLINE F32x16 f_sub(F32x16 a, F32x16 b) { F32x16 r; QUERN_LANES r.v[i] = a.v[i] - b.v[i]; return r; }
 QUERN_INLINE F32x16 f_mul(F32x16 a, F32x16 b) { F32x16 r; QUERN_LANES r.v[i] = a.v[i] * b.v[i]; return r; }
@@ -88,9 +90,13 @@ QUERN_INLINE F32x16 f_load_bf16(const void* p) {
 // --- int lanes ---
 QUERN_INLINE I32x16 i_set1(std::int32_t x) { I32x16 r; QUERN_LANES r.v[i] = x; return r; }
 QUERN_INLINE I32x16 i_zero() { return i_set1(0); }
-QUERN_INLINE I32x16 i_add(I32x16 a, I32x16 b) { I32x16 r; QUERN_LANES r.v[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(a.v[i]) + static_cast<std::uint32_t>(b.v[i])); return r; }
+/// Modulo 2^32, as vector units add.
+QUERN_INLINE std::int32_t wrap_add(std::int32_t a, std::int32_t b) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+}
+QUERN_INLINE I32x16 i_add(I32x16 a, I32x16 b) { I32x16 r; QUERN_LANES r.v[i] = wrap_add(a.v[i], b.v[i]); return r; }
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) { I32x16 r; QUERN_LANES r.v[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(a.v[i]) << N); return r; }
-QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) { QUERN_LANES p[i] = a.v[i]; }
+QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) { __builtin_memcpy(p, a.v, 64); }
 /// 16 bytes, zero- or sign-extended.
 QUERN_INLINE I32x16 i_load_u8(const void* p) { I32x16 r; QUERN_LANES r.v[i] = static_cast<const std::uint8_t*>(p)[i]; return r; }
 QUERN_INLINE I32x16 i_load_s8(const void* p) { I32x16 r; QUERN_LANES r.v[i] = static_cast<const std::int8_t*>(p)[i]; return r; }
@@ -112,12 +118,12 @@ template <int N> QUERN_INLINE U8x64 u_shr(U8x64 a) { for (auto& b : a.v) b = sta
 template <int N> QUERN_INLINE U8x64 u_shl(U8x64 a) { for (auto& b : a.v) b = static_cast<std::uint8_t>(b << N); return a; }
 /// acc[i] += sum over j < 4 of w[4i + j] * x[j], w unsigned at most 127, x signed in +-127.
 QUERN_INLINE I32x16 i_dot_u7(I32x16 acc, U8x64 w, const std::int8_t* x) {
-    QUERN_LANES for (int j = 0; j < 4; ++j) acc.v[i] += w.v[4 * i + j] * x[j];
+    QUERN_LANES for (int j = 0; j < 4; ++j) acc.v[i] = wrap_add(acc.v[i], w.v[4 * i + j] * x[j]);
     return acc;
 }
 /// The same with w signed (-128..127).
 QUERN_INLINE I32x16 i_dot_s8(I32x16 acc, U8x64 w, const std::int8_t* x) {
-    QUERN_LANES for (int j = 0; j < 4; ++j) acc.v[i] += static_cast<std::int8_t>(w.v[4 * i + j]) * x[j];
+    QUERN_LANES for (int j = 0; j < 4; ++j) acc.v[i] = wrap_add(acc.v[i], static_cast<std::int8_t>(w.v[4 * i + j]) * x[j]);
     return acc;
 }
 #undef QUERN_LANES
