@@ -68,7 +68,7 @@ struct CpuBackend::Lowered {
 
     Step& add(const StepKind& kind, StepValues v, const Op& op) {
         Step s;
-        s.fn = kind.fn; s.count = kind.count; s.name = kind.name;
+        s.fn = kind.fn; s.count = kind.count;
         s.table = b.args_.table;
         s.layer = op.layer;
         s.output_rows = v.out != kNone && value(v.out).rows == Rows::outputs;
@@ -264,20 +264,28 @@ CpuBackend::Lowered CpuBackend::lower(std::uint32_t bucket) const {
     return l;
 }
 
-std::size_t CpuBackend::arena_bytes() const { return std::max(lower(args_.max_bucket).arena, lower(1).arena); }
+CpuBackend::Sizes CpuBackend::sizes() const {
+    Sizes out;
+    // The smallest bucket alone keeps partial results of attention; the largest needs most of everything else.
+    for (const std::uint32_t bucket : {1u, args_.max_bucket}) {
+        const Lowered l = lower(bucket);
+        out.arena = std::max(out.arena, l.arena);
+        out.scratch = std::max(out.scratch, step_scratch_bytes(l.steps));
+    }
+    return out;
+}
 
 BackendMemory CpuBackend::estimate() const {
-    const Lowered l = lower(1);
-    const std::size_t wide = lower(args_.max_bucket).arena;
-    const std::size_t scratch = std::max(step_scratch_bytes(l.steps), step_scratch_bytes(lower(args_.max_bucket).steps));
-    return {weights_.packed_bytes(), weights_.mapped_bytes(), std::max(wide, l.arena) + scratch * args_.pool->size()};
+    const Sizes s = sizes();
+    return {weights_.packed_bytes(), weights_.mapped_bytes(), s.arena + s.scratch * args_.pool->size()};
 }
 
 Status CpuBackend::prepare(const PrepareProgress& progress) {
     if (auto s = weights_.pack(*args_.pool, progress); !s) return s;
     angles_ = rope_angles(args_.hparams->rope, args_.weights->get(Slot::rope_freqs, 0) ? weights_.vector_values(Slot::rope_freqs, 0) : std::span<const float>{});
-    scratch_stride_ = std::max(step_scratch_bytes(lower(1).steps), step_scratch_bytes(lower(args_.max_bucket).steps));
-    auto arena = Mapping::create(arena_bytes(), "activation buffers", {.huge_pages = true});
+    const Sizes s = sizes();
+    scratch_stride_ = s.scratch;
+    auto arena = Mapping::create(s.arena, "activation buffers", {.huge_pages = true});
     if (!arena) return std::move(arena).error();
     arena_ = std::move(*arena);
     auto scratch = Mapping::create(scratch_stride_ * args_.pool->size(), "thread scratch", {.huge_pages = true});

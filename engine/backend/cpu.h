@@ -43,7 +43,9 @@ public:
 private:
     struct Lowered;
     Lowered lower(std::uint32_t bucket) const;
-    std::size_t arena_bytes() const;
+    /// Bytes of the arena, and of scratch a thread, that every bucket gets by with.
+    struct Sizes { std::size_t arena = 0, scratch = 0; };
+    Sizes sizes() const;
 
     CpuBackendArgs args_;
     CpuWeights weights_;

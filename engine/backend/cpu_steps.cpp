@@ -255,17 +255,17 @@ void glu(const Step& s, const CpuRun&, std::uint32_t unit, std::byte* scratch) {
 
 }  // namespace
 
-const StepKind kStepEmbed{embed, count_rows, "embed"};
-const StepKind kStepRopeTable{rope_table, count_rows, "rope table"};
-const StepKind kStepNorm{norm, count_rows, "norm"};
-const StepKind kStepGather{gather, count_rows, "gather"};
-const StepKind kStepMatmul{matmul, count_matmul, "matmul"};
-const StepKind kStepRopeStore{rope_store, count_rope, "rope and store"};
-const StepKind kStepAttention{attention, count_attention, "attention"};
-const StepKind kStepAttentionSplit{attention_split, count_split, "attention, split"};
-const StepKind kStepAttentionMerge{attention_merge, count_heads_kv, "attention, merge"};
-const StepKind kStepRound{round_value, count_rows, "round"};
-const StepKind kStepGlu{glu, count_rows, "glu"};
+const StepKind kStepEmbed{embed, count_rows};
+const StepKind kStepRopeTable{rope_table, count_rows};
+const StepKind kStepNorm{norm, count_rows};
+const StepKind kStepGather{gather, count_rows};
+const StepKind kStepMatmul{matmul, count_matmul};
+const StepKind kStepRopeStore{rope_store, count_rope};
+const StepKind kStepAttention{attention, count_attention};
+const StepKind kStepAttentionSplit{attention_split, count_split};
+const StepKind kStepAttentionMerge{attention_merge, count_heads_kv};
+const StepKind kStepRound{round_value, count_rows};
+const StepKind kStepGlu{glu, count_rows};
 
 std::size_t step_scratch_bytes(const std::vector<Step>& steps) {
     std::size_t need = 64;

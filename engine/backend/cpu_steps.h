@@ -41,7 +41,6 @@ struct StepPart {                  // of a matmul
 struct Step {
     UnitFn fn = nullptr;
     CountFn count = nullptr;
-    const char* name = "";
     const kernels::KernelTable* table = nullptr;
     std::uint32_t layer = 0;
     bool output_rows = false;      // rows are outputs, not tokens
@@ -72,7 +71,7 @@ struct CpuRun {
 };
 
 // One pair of functions a step kind.
-struct StepKind { UnitFn fn; CountFn count; const char* name; };
+struct StepKind { UnitFn fn; CountFn count; };
 extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepGather, kStepMatmul, kStepRopeStore, kStepAttention,
     kStepAttentionSplit, kStepAttentionMerge, kStepRound, kStepGlu;
 
