@@ -36,11 +36,12 @@ struct KernelTable {
     /// Row `row` (< 16) of a packed panel as n_k floats: exactly the scalar decode of the source row.
     void (*unpack_row[kTypes])(const std::byte* panel, std::uint32_t row, std::uint32_t n_k, float* out);
 
-    /// One column of n floats (n a multiple of 32) to ActLayout(n).
-    void (*quantize_act)(const float* x, std::uint32_t n, std::byte* out);
+    /// Values [first, first + count) of a column of n floats, x being the first of them, to their places in the column's
+    /// ActLayout(n). first, count and n are multiples of 32.
+    void (*quantize_act)(const float* x, std::uint32_t first, std::uint32_t count, std::uint32_t n, std::byte* out);
     /// The same, and behind it a second ActLayout(n) with what the first rounding lost: the sum of two matmuls then sees
     /// the activations in about 15 bits.
-    void (*quantize_act_fine)(const float* x, std::uint32_t n, std::byte* out);
+    void (*quantize_act_fine)(const float* x, std::uint32_t first, std::uint32_t count, std::uint32_t n, std::byte* out);
     /// out = x / sqrt(mean(x^2) + eps) * w. w may be null (all ones). out may be x.
     void (*rms_norm)(const float* x, const float* w, float eps, std::uint32_t n, float* out);
     /// Rotates, in place, the first n_rot values of n_heads heads of head_dim each. cs: n_rot / 2 pairs (cos, sin).

@@ -54,7 +54,7 @@ Result<Columns> make_columns(const Case& c) {
         if (c.is_float()) {
             std::memcpy(out, x.data(), k * sizeof(float));
         } else {
-            c.table->quantize_act(x.data(), c.shape.k, out);
+            c.table->quantize_act(x.data(), 0, c.shape.k, c.shape.k, out);
         }
     }
     return Columns{std::move(*memory), stride};

@@ -61,7 +61,7 @@ void add_quantize(Context& context, const KernelTable& t, bool fine, std::uint32
         auto out = engine::Mapping::create(bytes, "kernels_bench's column");
         if (!out) return state.SkipWithError(out.error().message.c_str());
         const auto kernel = fine ? t.quantize_act_fine : t.quantize_act;
-        context.run(state, 1, {kFloat * n + static_cast<double>(bytes)}, [&] { kernel(x.data(), n, out->data()); },
+        context.run(state, 1, {kFloat * n + static_cast<double>(bytes)}, [&] { kernel(x.data(), 0, n, n, out->data()); },
                     [&] { return checksum_bytes(out->bytes()); });
     });
 }

@@ -81,18 +81,18 @@ struct CpuBackend::Lowered {
 
     void find_forms() {
         for (const Op& op : b.args_.plan->ops) {
-            if (op.kind != OpKind::matmul) {
+            if (op.n_parts == 0) {
                 state[op.in].f32 = true;
                 if (op.kind == OpKind::rope_store) state[op.in2].f32 = state[op.in3].f32 = true;
-                if (op.kind == OpKind::glu) state[op.in2].f32 = true;
-                if (op.kind == OpKind::attention || op.kind == OpKind::embed) state[op.out].f32 = true;
+                if (op.kind == OpKind::embed) state[op.out].f32 = true;
+                if (op.kind == OpKind::attention) state[op.out].f32 |= !rounds_in_parts(group_width(op.layer));
                 continue;
             }
             for (std::uint32_t i = 0; i < op.n_parts; ++i) {
                 const bool rounded = !is_float(weight_type(op.parts[i].weight, op.layer));
                 (rounded ? state[op.in].act : state[op.in].f32) = true;
                 state[op.in].fine |= rounded && wants_fine(op.parts[i].weight);
-                state[op.parts[i].out].f32 = true;
+                if (op.kind == OpKind::matmul) state[op.parts[i].out].f32 = true;
             }
         }
         state[b.args_.plan->logits].f32 = false;   // written where the caller wants it
@@ -128,13 +128,12 @@ struct CpuBackend::Lowered {
                 break;
             }
             case OpKind::attention: lower_attention(op); break;
-            case OpKind::glu: {
-                v.in2 = op.in2;
-                add(kStepGlu, v, op).activation = h().arch->activation;
-                break;
-            }
+            case OpKind::matmul_glu: lower_matmul_glu(op); break;
         }
     }
+
+    /// Values that one KV head's group of heads makes.
+    std::uint32_t group_width(std::uint32_t layer) const { return h().n_head[layer] / h().n_head_kv[layer] * h().head_dim; }
 
     void set_heads(Step& s) const {
         s.n_head = h().n_head[s.layer]; s.n_head_kv = h().n_head_kv[s.layer];
@@ -153,7 +152,7 @@ struct CpuBackend::Lowered {
         } else {
             set_heads(add(kStepAttention, v, op));
         }
-        if (state[op.out].act) {
+        if (state[op.out].act && !rounds_in_parts(group_width(op.layer))) {
             v.in = op.out;
             add(kStepRound, v, op);
         }
@@ -165,6 +164,22 @@ struct CpuBackend::Lowered {
         for (std::uint32_t i = 0; i < op.n_parts; ++i) v.part_out[i] = op.parts[i].out;
         Step& s = add(kStepMatmul, v, op);
         s.output_rows = value(op.in).rows == Rows::outputs;
+        // About eight units a thread: enough to even out threads of unequal speed, few enough to be cheap to hand out.
+        const std::uint32_t per = std::clamp((set_parts(s, op) / (b.args_.pool->size() * 8) + 1) / 2 * 2, 2u, 64u);
+        for (std::uint32_t i = 0; i < op.n_parts; ++i) s.parts[i].panels_per_unit = per;
+    }
+
+    void lower_matmul_glu(const Op& op) {
+        StepValues v;
+        v.in = op.in; v.out = op.out;
+        Step& s = add(kStepMatmulGlu, v, op);
+        s.activation = h().arch->activation;
+        const bool many = set_parts(s, op) / 2 >= b.args_.pool->size() * 8 * kGluPanels;
+        s.parts[0].panels_per_unit = s.parts[1].panels_per_unit = many ? kGluPanels : 2;
+    }
+
+    /// Weights and kernels of a matmul's parts; returns how many panels they have in all.
+    std::uint32_t set_parts(Step& s, const Op& op) const {
         s.n_parts = op.n_parts;
         std::uint32_t panels = 0;
         for (std::uint32_t i = 0; i < op.n_parts; ++i) {
@@ -178,9 +193,7 @@ struct CpuBackend::Lowered {
             s.parts[i].kernel = b.args_.table->matmul[kernels::type_index(t.type)];
             panels += static_cast<std::uint32_t>((t.ne[1] + kernels::kLanes - 1) / kernels::kLanes);
         }
-        // About eight units a thread: enough to even out threads of unequal speed, few enough to be cheap to hand out.
-        const std::uint32_t per = std::clamp((panels / (b.args_.pool->size() * 8) + 1) / 2 * 2, 2u, 64u);
-        for (std::uint32_t i = 0; i < op.n_parts; ++i) s.parts[i].panels_per_unit = per;
+        return panels;
     }
 
     std::size_t act_bytes(ValueId id) const { return kernels::ActLayout(value(id).width).bytes * (state[id].fine ? 2 : 1); }

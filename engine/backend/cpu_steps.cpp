@@ -17,9 +17,11 @@ std::uint32_t n_rows(const Step& s, const CpuRun& r) {
 std::uint32_t count_rows(const Step& s, const CpuRun& r) { return n_rows(s, r); }
 
 float* row(const ValueBuffers& v, std::size_t i) { return v.f32 + i * v.f32_stride; }
-void round_row(const Step& s, const float* x, std::size_t i) {
-    if (s.out.act) (s.out.fine ? s.table->quantize_act_fine : s.table->quantize_act)(x, s.out.width, s.out.act + i * s.out.act_stride);
+/// Values [first, first + count) of row i of the step's output, x being the first of them, to their rounded form.
+void round_part(const Step& s, const float* x, std::size_t i, std::uint32_t first, std::uint32_t count) {
+    if (s.out.act) (s.out.fine ? s.table->quantize_act_fine : s.table->quantize_act)(x, first, count, s.out.width, s.out.act + i * s.out.act_stride);
 }
+void round_row(const Step& s, const float* x, std::size_t i) { round_part(s, x, i, 0, s.out.width); }
 
 /// Bytes of n floats, rounded up so that what follows is 64-byte aligned.
 std::size_t float_bytes(std::size_t n) { return (n * sizeof(float) + 63) / 64 * 64; }
@@ -71,29 +73,77 @@ std::uint32_t count_matmul(const Step& s, const CpuRun& r) {
     return n;
 }
 
-void matmul(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
-    const StepPart* p = s.parts;
-    while (unit >= units_of(*p)) unit -= units_of(*p++);
-    const std::uint32_t panel = unit * p->panels_per_unit, first_row = panel * kLanes;
-    kernels::MatmulArgs a;
-    a.w = p->w.panels + panel * p->w.panel_stride;
-    a.panel_stride = p->w.panel_stride;
-    a.n_rows = std::min(p->w.n_rows - first_row, p->panels_per_unit * kLanes);
-    a.n_k = p->w.n_k;
-    a.x = p->rounded ? s.in.act : reinterpret_cast<const std::byte*>(s.in.f32);
-    a.x_stride = p->rounded ? s.in.act_stride : s.in.f32_stride * sizeof(float);
-    a.n_cols = n_rows(s, r);
-    a.y = (p->out.f32 ? p->out.f32 : r.args->logits) + first_row;
-    a.y_stride = p->out.f32 ? p->out.f32_stride : r.args->logits_stride;
-    a.bias = p->bias ? p->bias + first_row : nullptr;
-    a.add = p->add;
+/// Arguments for the unit's rows over columns [col, col + n_cols); where they go is left to the caller.
+kernels::MatmulArgs part_args(const Step& s, const StepPart& p, std::uint32_t unit, std::uint32_t col, std::uint32_t n_cols,
+                              std::byte* scratch) {
+    const std::uint32_t panel = unit * p.panels_per_unit, first_row = panel * kLanes;
+    kernels::MatmulArgs a{};
+    a.w = p.w.panels + panel * p.w.panel_stride;
+    a.panel_stride = p.w.panel_stride;
+    a.n_rows = std::min(p.w.n_rows - first_row, p.panels_per_unit * kLanes);
+    a.n_k = p.w.n_k;
+    a.x_stride = p.rounded ? s.in.act_stride : s.in.f32_stride * sizeof(float);
+    a.x = (p.rounded ? s.in.act : reinterpret_cast<const std::byte*>(s.in.f32)) + col * a.x_stride;
+    a.n_cols = n_cols;
+    a.bias = p.bias ? p.bias + first_row : nullptr;
+    a.add = p.add;
     a.scratch = scratch;
-    p->kernel(a);
-    if (p->fine) {   // the panels are in cache now
+    return a;
+}
+
+void run_part(const StepPart& p, kernels::MatmulArgs a) {
+    p.kernel(a);
+    if (p.fine) {   // the panels are in cache now
         a.x += kernels::ActLayout(a.n_k).bytes;
         a.bias = nullptr;
         a.add = true;
-        p->kernel(a);
+        p.kernel(a);
+    }
+}
+
+void matmul(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
+    const StepPart* p = s.parts;
+    while (unit >= units_of(*p)) unit -= units_of(*p++);
+    kernels::MatmulArgs a = part_args(s, *p, unit, 0, n_rows(s, r), scratch);
+    a.y = (p->out.f32 ? p->out.f32 : r.args->logits) + unit * p->panels_per_unit * kLanes;
+    a.y_stride = p->out.f32 ? p->out.f32_stride : r.args->logits_stride;
+    run_part(*p, a);
+}
+
+// --- Gate, up and the gated activation: a unit is the same stretch of rows of both. Their results stay in scratch. ---
+
+constexpr std::uint32_t kGluCols = 256;   // columns at a time, so that scratch stays within the L2 cache
+constexpr std::size_t kGluFloats = std::size_t{kGluCols} * kGluPanels * kLanes;
+
+std::size_t part_scratch(const Step& s) {
+    std::size_t n = 0;
+    for (std::uint32_t i = 0; i < s.n_parts; ++i)
+        n = std::max(n, s.table->matmul_scratch[kernels::type_index(s.parts[i].w.type)](s.parts[i].w.n_k));
+    return (n + 63) / 64 * 64;
+}
+
+std::uint32_t count_matmul_glu(const Step& s, const CpuRun& r) { return n_rows(s, r) ? units_of(s.parts[0]) : 0; }
+
+void matmul_glu(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
+    auto* gate = reinterpret_cast<float*>(scratch + part_scratch(s));
+    float* up = gate + kGluFloats;
+    const auto activate = s.activation == Activation::swiglu ? s.table->swiglu : s.table->geglu;
+    const std::uint32_t cols = n_rows(s, r), first = unit * s.parts[0].panels_per_unit * kLanes;
+    for (std::uint32_t c0 = 0; c0 < cols; c0 += kGluCols) {
+        const std::uint32_t n = std::min(cols - c0, kGluCols);
+        std::uint32_t rows = 0;
+        for (std::uint32_t i = 0; i < 2; ++i) {
+            kernels::MatmulArgs a = part_args(s, s.parts[i], unit, c0, n, scratch);
+            a.y = i ? up : gate;
+            a.y_stride = rows = a.n_rows;
+            run_part(s.parts[i], a);
+        }
+        for (std::uint32_t c = 0; c < n; ++c) {
+            float* g = gate + std::size_t{c} * rows;
+            float* out = s.out.f32 ? row(s.out, c0 + c) + first : g;
+            activate(g, up + std::size_t{c} * rows, rows, out);
+            round_part(s, out, c0 + c, first, rows);
+        }
     }
 }
 
@@ -178,6 +228,14 @@ void set_span(kernels::AttnArgs& a, std::int32_t span) {
     a.end = std::min(a.begin + static_cast<std::int32_t>(kAttnSpan), a.pos0 + static_cast<std::int32_t>(a.n_tokens));
 }
 
+/// The heads that share a KV head, to their places in row i.
+void finish_heads(const Step& s, const float* acc, const float* ml, std::uint32_t head_kv, std::size_t i, float* scratch) {
+    const std::uint32_t n_rep = s.n_head / s.n_head_kv, width = n_rep * s.head_dim, first = head_kv * width;
+    float* out = s.out.f32 ? row(s.out, i) + first : scratch;
+    s.table->attn_finish(acc, ml, n_rep, s.head_dim, s.head_dim, out, s.head_dim);
+    if (rounds_in_parts(width)) round_part(s, out, i, first, width);
+}
+
 std::uint32_t count_attention(const Step& s, const CpuRun& r) { return count_tiles(r, tile_tokens(s)) * s.n_head_kv; }
 
 void attention(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
@@ -202,8 +260,7 @@ void attention(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* sc
         if (i) s.table->attn_merge(acc, acc_ml, part, part_ml, rows, s.head_dim, s.head_dim);
     }
     for (std::uint32_t i = 0; i < t.n; ++i)
-        s.table->attn_finish(acc + std::size_t{i} * a.n_rep * s.head_dim, acc_ml + 2 * i * a.n_rep, a.n_rep, s.head_dim, s.head_dim,
-                             row(s.out, t.chunk->first + t.first + i) + std::size_t{head_kv} * a.n_rep * s.head_dim, s.head_dim);
+        finish_heads(s, acc + std::size_t{i} * a.n_rep * s.head_dim, acc_ml + 2 * i * a.n_rep, head_kv, t.chunk->first + t.first + i, part);
 }
 
 // Split attention, for a single token: a unit is one KV head and one span; a second step merges.
@@ -232,7 +289,7 @@ void attention_split(const Step& s, const CpuRun& r, std::uint32_t unit, std::by
 
 std::uint32_t count_heads_kv(const Step& s, const CpuRun&) { return s.n_head_kv; }
 
-void attention_merge(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+void attention_merge(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
     const std::int32_t pos = r.args->chunks[0].pos0;
     const std::uint32_t n_rep = s.n_head / s.n_head_kv;
     const auto spans = static_cast<std::uint32_t>(spans_of(s, pos, pos).count);
@@ -242,16 +299,10 @@ void attention_merge(const Step& s, const CpuRun& r, std::uint32_t unit, std::by
         const float* b = partial(s, unit, i);
         s.table->attn_merge(acc, ml, b, b + std::size_t{n_rep} * s.head_dim, n_rep, s.head_dim, s.head_dim);
     }
-    s.table->attn_finish(acc, ml, n_rep, s.head_dim, s.head_dim, s.out.f32 + std::size_t{unit} * n_rep * s.head_dim, s.head_dim);
+    finish_heads(s, acc, ml, unit, 0, reinterpret_cast<float*>(scratch));
 }
 
 void round_value(const Step& s, const CpuRun&, std::uint32_t unit, std::byte*) { round_row(s, row(s.out, unit), unit); }
-
-void glu(const Step& s, const CpuRun&, std::uint32_t unit, std::byte* scratch) {
-    float* out = s.out.f32 ? row(s.out, unit) : reinterpret_cast<float*>(scratch);
-    (s.activation == Activation::swiglu ? s.table->swiglu : s.table->geglu)(row(s.in, unit), row(s.in2, unit), s.out.width, out);
-    round_row(s, out, unit);
-}
 
 }  // namespace
 
@@ -260,12 +311,12 @@ const StepKind kStepRopeTable{rope_table, count_rows};
 const StepKind kStepNorm{norm, count_rows};
 const StepKind kStepGather{gather, count_rows};
 const StepKind kStepMatmul{matmul, count_matmul};
+const StepKind kStepMatmulGlu{matmul_glu, count_matmul_glu};
 const StepKind kStepRopeStore{rope_store, count_rope};
 const StepKind kStepAttention{attention, count_attention};
 const StepKind kStepAttentionSplit{attention_split, count_split};
 const StepKind kStepAttentionMerge{attention_merge, count_heads_kv};
 const StepKind kStepRound{round_value, count_rows};
-const StepKind kStepGlu{glu, count_rows};
 
 std::size_t step_scratch_bytes(const std::vector<Step>& steps) {
     std::size_t need = 64;
@@ -273,8 +324,7 @@ std::size_t step_scratch_bytes(const std::vector<Step>& steps) {
         need = std::max(need, float_bytes(s.out.width));
         if (s.fn == attention || s.fn == attention_split)
             need = std::max(need, kernels::kAttnScratch + float_bytes(2 * kernels::kAttnMaxRows * (std::size_t{s.head_dim} + 2)));
-        for (std::uint32_t i = 0; i < s.n_parts; ++i)
-            need = std::max(need, s.table->matmul_scratch[kernels::type_index(s.parts[i].w.type)](s.parts[i].w.n_k));
+        need = std::max(need, part_scratch(s) + (s.fn == matmul_glu ? 2 * kGluFloats * sizeof(float) : 0));
     }
     return (need + 127) / 128 * 128;
 }

@@ -72,8 +72,13 @@ struct CpuRun {
 
 // One pair of functions a step kind.
 struct StepKind { UnitFn fn; CountFn count; };
-extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepGather, kStepMatmul, kStepRopeStore, kStepAttention,
-    kStepAttentionSplit, kStepAttentionMerge, kStepRound, kStepGlu;
+extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepGather, kStepMatmul, kStepMatmulGlu, kStepRopeStore,
+    kStepAttention, kStepAttentionSplit, kStepAttentionMerge, kStepRound;
+
+/// Whether values of which a unit makes `width` at a time can be rounded by that unit: rounding goes by blocks of 32.
+inline bool rounds_in_parts(std::uint32_t width) { return width % kernels::kActBlock == 0; }
+/// Panels of each of gate and up that one unit of kStepMatmulGlu takes, at most.
+inline constexpr std::uint32_t kGluPanels = 4;
 
 /// Scratch bytes that one thread needs for any of these steps.
 std::size_t step_scratch_bytes(const std::vector<Step>& steps);

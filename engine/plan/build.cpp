@@ -64,11 +64,11 @@ struct Builder {
 
     void ffn_block(ValueId x, std::uint32_t l, const std::string& at) {
         const ValueId hn = norm(x, Slot::ffn_norm, l, at + "ffn_norm");
-        const ValueId gate = value(at + "gate", h.n_ff[l], rows(x)), up = value(at + "up", h.n_ff[l], rows(x));
-        matmul(hn, l, {{Slot::ffn_gate, Slot::count, gate}, {Slot::ffn_up, Slot::count, up}});
         const ValueId act = value(at + "glu", h.n_ff[l], rows(x));
-        Op glu{OpKind::glu, l};
-        glu.in = gate; glu.in2 = up; glu.out = act;
+        Op glu{OpKind::matmul_glu, l};
+        glu.in = hn; glu.out = act;
+        glu.n_parts = 2;
+        glu.parts[0].weight = Slot::ffn_gate; glu.parts[1].weight = Slot::ffn_up;
         plan.ops.push_back(glu);
         matmul(act, l, {{Slot::ffn_down, Slot::count, x, true}});
     }

@@ -29,7 +29,7 @@ enum class OpKind : std::uint8_t {
     matmul,      // each part: out (+)= in * W^T (+ bias)
     rope_store,  // norms heads of in (Q) and in2 (K) where the model has QK norm, rotates both, stores in2 and in3 (V)
     attention,   // out = attention of in (Q) over the cache of the layer
-    glu,         // out = activation(in) * in2
+    matmul_glu,  // out = activation(in * W0^T) * (in * W1^T), of the two parts' weights; their own out is unused
 };
 
 struct MatmulPart {

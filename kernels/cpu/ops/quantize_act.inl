@@ -34,15 +34,16 @@ QUERN_INLINE ActPair quantize_block(ActPair x, std::uint32_t b, const ActLayout&
     return {f_fma(minus_d, flo, x.lo), f_fma(minus_d, fhi, x.hi)};
 }
 
-static void quantize_act(const float* x, std::uint32_t n, std::byte* out) {
+static void quantize_act(const float* x, std::uint32_t first, std::uint32_t count, std::uint32_t n, std::byte* out) {
     const ActLayout at(n);
-    for (std::uint32_t b = 0; b < n / 32; ++b) quantize_block({f_load(x + 32 * b), f_load(x + 32 * b + 16)}, b, at, out);
+    for (std::uint32_t b = first / 32; b < (first + count) / 32; ++b, x += 32)
+        quantize_block({f_load(x), f_load(x + 16)}, b, at, out);
 }
 
-static void quantize_act_fine(const float* x, std::uint32_t n, std::byte* out) {
+static void quantize_act_fine(const float* x, std::uint32_t first, std::uint32_t count, std::uint32_t n, std::byte* out) {
     const ActLayout at(n);
-    for (std::uint32_t b = 0; b < n / 32; ++b) {
-        const ActPair lost = quantize_block({f_load(x + 32 * b), f_load(x + 32 * b + 16)}, b, at, out);
+    for (std::uint32_t b = first / 32; b < (first + count) / 32; ++b, x += 32) {
+        const ActPair lost = quantize_block({f_load(x), f_load(x + 16)}, b, at, out);
         quantize_block(lost, b, at, out + at.bytes);
     }
 }
