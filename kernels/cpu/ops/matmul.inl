@@ -14,6 +14,8 @@ namespace quern::kernels::QUERN_ISA_NS {
 constexpr int kSlice = 32;
 /// Columns that meet one decoded slice before the next is fetched; their sums live in scratch.
 constexpr int kChunk = 256;
+/// Tiles of panels that meet a chunk's slice of activations while it is in the L2 cache.
+constexpr std::uint32_t kGroup = 4;
 /// Bytes ahead of use at which packed weights are prefetched. Streaming Q4_0 and Q4_K on an Emerald Rapids, 4 columns:
 /// 1024 gives 10.5 GB/s a thread, 2048 12.4, 4096 and 8192 13.4.
 constexpr std::size_t kAhead = 4096;
@@ -26,11 +28,13 @@ QUERN_INLINE void prefetch_block(const std::byte* panel, std::size_t b) {
     for (std::size_t i = 0; i < D::L::kPerBlock; i += 64) __builtin_prefetch(p + i);
 }
 
-QUERN_INLINE int lanes(int left) { return left < 16 ? left : 16; }
-/// The first `left` of 16 numbers; the vocabulary's masked load moves bits whatever they mean.
-QUERN_INLINE I32x16 load_ints(const std::byte* p, int left) {
-    return i_cast_f(f_load_n(reinterpret_cast<const float*>(p), lanes(left)));
+/// The first `left` of 16 numbers.
+QUERN_INLINE F32x16 load_floats(const std::byte* p, int left) {
+    const float* f = reinterpret_cast<const float*>(p);
+    return left >= 16 ? f_load(f) : f_load_n(f, left);
 }
+/// The vocabulary's loads move bits whatever they mean.
+QUERN_INLINE I32x16 load_ints(const std::byte* p, int left) { return i_cast_f(load_floats(p, left)); }
 
 /// What columns bring to the blocks [b0, b0 + n) besides their codes. Gathered so that a kernel needs one pointer.
 template <bool kMin, bool kHalf, int NC>
@@ -43,15 +47,12 @@ struct Side {
     QUERN_INLINE_MEMBER void load(const std::byte* x, std::size_t stride, const ActLayout& at, int b0, int n,
                                   int offset) {
         for (int c = 0; c < NC; ++c, x += stride) {
-            const float* col_d = reinterpret_cast<const float*>(x + at.d) + b0;
-            for (int i = 0; i < n; i += 16) f_store(d[c] + i, f_load_n(col_d + i, lanes(n - i)));
+            const std::byte* col_d = x + at.d + static_cast<std::size_t>(b0) * 4;
+            for (int i = 0; i < n; i += 16) f_store(d[c] + i, load_floats(col_d + 4 * i, n - i));
             const std::byte* sums = x + (kHalf ? at.sum16 : at.sum32) + static_cast<std::size_t>(b0 * kGroups) * 4;
             if constexpr (!kMin) {
-                for (int i = 0; i < n * kGroups; i += 16) {
-                    // Exact as floats: a sum is at most 32 * 127, an offset at most 128.
-                    const F32x16 s = f_from_i(load_ints(sums + 4 * i, n * kGroups - i));
-                    i_store(init[c] + i, i_from_f(f_mul(s, f_set1(-static_cast<float>(offset)))));
-                }
+                for (int i = 0; i < n * kGroups; i += 16)
+                    i_store(init[c] + i, i_mul(load_ints(sums + 4 * i, n * kGroups - i), i_set1(-offset)));
             } else if constexpr (kHalf) {
                 for (int i = 0; i < n * 2; i += 16) {
                     alignas(64) float twice[16];
@@ -59,8 +60,8 @@ struct Side {
                     f_store(ds[c] + i, f_mul(f_load(twice), f_from_i(load_ints(sums + 4 * i, n * 2 - i))));
                 }
             } else {
-                const float* col_ds = reinterpret_cast<const float*>(x + at.dsum32) + b0;
-                for (int i = 0; i < n; i += 16) f_store(ds[c] + i, f_load_n(col_ds + i, lanes(n - i)));
+                const std::byte* col_ds = x + at.dsum32 + static_cast<std::size_t>(b0) * 4;
+                for (int i = 0; i < n; i += 16) f_store(ds[c] + i, load_floats(col_ds + 4 * i, n - i));
             }
         }
     }
@@ -83,6 +84,14 @@ QUERN_INLINE float* y_at(const MatmulArgs& a, std::uint32_t p, std::uint32_t c) 
 
 /// The same for kPanels panels of columns [c0, c0 + n), from sums [n][kPanels][16].
 static void put_sums(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0, int n, const float* sums) {
+    constexpr int kRows = Tiles::kPanels * 16;
+    if (!a.bias && (p0 + Tiles::kPanels) * kLanes <= a.n_rows) {  // as good as always
+        float* y = y_at(a, p0, c0);
+        for (int c = 0; c < n; ++c, y += a.y_stride, sums += kRows)
+            QUERN_UNROLL_N(4)
+            for (int i = 0; i < kRows; i += 16) f_store(y + i, a.add ? f_add(f_load(y + i), f_load(sums + i)) : f_load(sums + i));
+        return;
+    }
     for (int c = 0; c < n; ++c)
         for (int p = 0; p < Tiles::kPanels; ++p, sums += 16) {
             const std::uint32_t panel = p0 + static_cast<std::uint32_t>(p);
@@ -183,14 +192,14 @@ static void direct(const MatmulArgs& a, std::uint32_t p) {
 // --- many columns ---
 
 /// Scratch of the wide path, in bytes: one slice's codes [block][panel][8][64] | its scales, then minima
-/// [block][panel][group][16] | sums [kChunk][panel][16].
+/// [block][panel][group][16] | sums [kGroup][kChunk][panel][16].
 template <class D>
 struct Wide {
     static constexpr int kPanels = Tiles::kPanels, kGroups = D::kHalf ? 2 : 1;
     static constexpr std::size_t kCodes = kPanels * 512, kScales = kPanels * kGroups * 64;
     static constexpr std::size_t kScaleAt = kSlice * kCodes, kMinAt = kScaleAt + kSlice * kScales;
     static constexpr std::size_t kSumsAt = kMinAt + (D::kMin ? kSlice * kScales : 0);
-    static constexpr std::size_t kBytes = kSumsAt + std::size_t{kChunk} * kPanels * 64;
+    static constexpr std::size_t kBytes = kSumsAt + std::size_t{kGroup} * kChunk * kPanels * 64;
 };
 
 /// Blocks [b0, b0 + n) of decoded panels and NC columns from x on.
@@ -284,7 +293,6 @@ QUERN_INLINE void decode_slice(const MatmulArgs& a, std::uint32_t p0, std::size_
         const std::byte* panel = a.w + (p0 + static_cast<std::uint32_t>(p)) * a.panel_stride;
         for (int i = 0; i < n; ++i) {
             const std::size_t b = b0 + static_cast<std::size_t>(i);
-            prefetch_block<D>(panel, b);
             U8x64 w[8];
             D::codes(panel, b, w);
             std::byte* codes = a.scratch + static_cast<std::size_t>(i) * W::kCodes + p * 512;
@@ -301,24 +309,53 @@ QUERN_INLINE void decode_slice(const MatmulArgs& a, std::uint32_t p0, std::size_
     }
 }
 
-/// Slices outside, columns inside: a slice is decoded into the L1 cache and used there by every column of the chunk.
+/// What the wide path decodes after the present slice, fetched a little at each tile so that decoding does not wait for
+/// memory.
 template <class D>
-static void wide(const MatmulArgs& a, std::uint32_t p0) {
+struct Next {
+    const std::byte* from;
+    std::size_t panel_stride, bytes;
+
+    /// The share of columns [c, c + nc) of `chunk`.
+    QUERN_INLINE_MEMBER void fetch(std::uint32_t c, int nc, int chunk) const {
+        const std::size_t begin = bytes * c / static_cast<std::size_t>(chunk) & ~std::size_t{63};
+        const std::size_t end = bytes * (c + static_cast<std::size_t>(nc)) / static_cast<std::size_t>(chunk);
+        for (int p = 0; p < Tiles::kPanels; ++p)
+            for (std::size_t i = begin; i < end; i += 64)
+                __builtin_prefetch(from + static_cast<std::size_t>(p) * panel_stride + i, 0, 2);
+    }
+};
+
+/// n_tiles times kPanels panels from p0 on. Chunks of columns outside, then slices of k, then panels, then columns: the
+/// chunk's slice stays in the L2 cache for all panels, a panel's decoded slice in L1 for all columns.
+template <class D>
+static void wide(const MatmulArgs& a, std::uint32_t p0, int n_tiles) {
     using W = Wide<D>;
     const ActLayout act(a.n_k);
     float* sums = reinterpret_cast<float*>(a.scratch + W::kSumsAt);
+    const auto sums_of = [&](int i) __attribute__((always_inline)) { return sums + std::size_t{kChunk} * W::kPanels * 16 * static_cast<std::size_t>(i); };
     even_steps<kChunk>(a.n_cols, [&](std::uint32_t c0, int chunk) __attribute__((always_inline)) {
-        for (int i = 0; i < chunk * W::kPanels; ++i) f_store(sums + 16 * i, f_zero());
+        for (int i = 0; i < n_tiles; ++i)
+            for (int j = 0; j < chunk * W::kPanels; ++j) f_store(sums_of(i) + 16 * j, f_zero());
         even_steps<kSlice>(a.n_k / 32, [&](std::uint32_t b0, int n) __attribute__((always_inline)) {
-            decode_slice<D>(a, p0, b0, n);
-            even_steps<kTileCols<D>>(static_cast<std::uint32_t>(chunk), [&](std::uint32_t c, int nc)
-                                     __attribute__((always_inline)) {
-                const Tile t{a.scratch, a.x + (c0 + c) * a.x_stride, a.x_stride, sums + c * W::kPanels * 16,
-                             static_cast<int>(b0), n, D::kOffset};
-                wide_n<D, kTileCols<D>>(nc, t, act);
-            });
+            for (int i = 0; i < n_tiles; ++i) {
+                const std::uint32_t p = p0 + static_cast<std::uint32_t>(i * Tiles::kPanels);
+                decode_slice<D>(a, p, b0, n);
+                const bool last = i + 1 == n_tiles;  // past the last block lie the next panels, or nothing that hurts
+                const Next<D> next{a.w + (last ? p0 : p + Tiles::kPanels) * a.panel_stride +
+                                       (b0 + static_cast<std::size_t>(last ? n : 0)) * D::L::kPerBlock,
+                                   a.panel_stride, static_cast<std::size_t>(n) * D::L::kPerBlock};
+                even_steps<kTileCols<D>>(static_cast<std::uint32_t>(chunk), [&](std::uint32_t c, int nc)
+                                         __attribute__((always_inline)) {
+                    const Tile t{a.scratch, a.x + (c0 + c) * a.x_stride, a.x_stride, sums_of(i) + c * W::kPanels * 16,
+                                 static_cast<int>(b0), n, D::kOffset};
+                    next.fetch(c, nc, chunk);
+                    wide_n<D, kTileCols<D>>(nc, t, act);
+                });
+            }
         });
-        put_sums(a, p0, c0, chunk, sums);
+        for (int i = 0; i < n_tiles; ++i)
+            put_sums(a, p0 + static_cast<std::uint32_t>(i * Tiles::kPanels), c0, chunk, sums_of(i));
     });
 }
 
@@ -327,7 +364,11 @@ static void matmul_quant(const MatmulArgs& a) {
     const std::uint32_t n_panels = (a.n_rows + kLanes - 1) / kLanes;
     std::uint32_t p = 0;
     if (a.n_cols >= Tiles::kWideFrom && a.scratch)
-        for (; p + Tiles::kPanels <= n_panels; p += Tiles::kPanels) wide<D>(a, p);
+        while (const std::uint32_t n = (n_panels - p) / Tiles::kPanels) {
+            const std::uint32_t group = n < kGroup ? n : kGroup;
+            wide<D>(a, p, static_cast<int>(group));
+            p += group * Tiles::kPanels;
+        }
     constexpr std::uint32_t kStreams = Tiles::kStreams;
     if (a.n_cols == 1)
         for (; p + kStreams <= n_panels; p += kStreams) direct_tile<D, 1, Tiles::kStreams>(a, p, 0);

@@ -88,6 +88,9 @@ QUERN_INLINE I32x16 i_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si
 QUERN_INLINE I32x16 i_add(I32x16 a, I32x16 b) {
     return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
 }
+QUERN_INLINE I32x16 i_mul(I32x16 a, I32x16 b) {
+    return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)};
+}
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) {
     return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
 }

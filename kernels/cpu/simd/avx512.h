@@ -76,6 +76,7 @@ QUERN_INLINE F32x16 f_load_bf16(const void* p) {
 QUERN_INLINE I32x16 i_set1(std::int32_t x) { return _mm512_set1_epi32(x); }
 QUERN_INLINE I32x16 i_zero() { return _mm512_setzero_si512(); }
 QUERN_INLINE I32x16 i_add(I32x16 a, I32x16 b) { return _mm512_add_epi32(a, b); }
+QUERN_INLINE I32x16 i_mul(I32x16 a, I32x16 b) { return _mm512_mullo_epi32(a, b); }
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) { return _mm512_slli_epi32(a, N); }
 QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) { _mm512_storeu_si512(p, a); }
 QUERN_INLINE I32x16 i_load_u8(const void* p) {

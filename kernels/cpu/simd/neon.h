@@ -106,6 +106,7 @@ QUERN_INLINE F32x16 f_load_bf16(const void* p) {
 QUERN_INLINE I32x16 i_set1(std::int32_t x) { const int32x4_t q = vdupq_n_s32(x); return {{q, q, q, q}}; }
 QUERN_INLINE I32x16 i_zero() { return i_set1(0); }
 QUERN_MAP2(I32x16, i_add, I32x16, vaddq_s32)
+QUERN_MAP2(I32x16, i_mul, I32x16, vmulq_s32)
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) {
     return {{vshlq_n_s32(a.v[0], N), vshlq_n_s32(a.v[1], N), vshlq_n_s32(a.v[2], N), vshlq_n_s32(a.v[3], N)}};
 }

@@ -95,6 +95,12 @@ QUERN_INLINE std::int32_t wrap_add(std::int32_t a, std::int32_t b) {
     return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
 }
 QUERN_INLINE I32x16 i_add(I32x16 a, I32x16 b) { I32x16 r; QUERN_LANES r.v[i] = wrap_add(a.v[i], b.v[i]); return r; }
+/// Modulo 2^32.
+QUERN_INLINE I32x16 i_mul(I32x16 a, I32x16 b) {
+    I32x16 r;
+    QUERN_LANES r.v[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(a.v[i]) * static_cast<std::uint32_t>(b.v[i]));
+    return r;
+}
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) { I32x16 r; QUERN_LANES r.v[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(a.v[i]) << N); return r; }
 QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) { __builtin_memcpy(p, a.v, 64); }
 /// 16 bytes, zero- or sign-extended.

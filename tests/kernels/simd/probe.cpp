@@ -54,6 +54,7 @@ int probe(const unsigned char* in, int n, Probe* out) {
     s.put("i_cast_f", i);
     s.put("i_set1", i_set1(-77));
     s.put("i_add", i_add(i, j));
+    s.put("i_mul", i_mul(i, j));
     s.put("i_shl<1>", i_shl<1>(i));
     s.put("i_shl<23>", i_shl<23>(i));
     s.put("i_load_u8", i_load_u8(in + 1));
