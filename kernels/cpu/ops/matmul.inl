@@ -225,10 +225,14 @@ static void wide_tile(const Tile& t, const ActLayout& at) {
     const std::byte* codes = t.scratch;
     const float* scales = reinterpret_cast<const float*>(t.scratch + kSlice * NP * 512);
     const float* mins = scales + kSlice * NP * kGroups * 16;
+    const std::size_t first = static_cast<std::size_t>(t.b0) * 4;
+    const std::size_t side_at[2] = {at.d + first, kHalf ? at.sum16 + 2 * first : (kMin ? at.dsum32 : at.sum32) + first};
     for (int b = 0; b < t.n; ++b) {
-        // The next tile's columns: too many short streams for the hardware to foresee.
+        // The next tile's columns, codes and in the second half of a line the rest: too many short streams for the
+        // hardware to foresee.
+        const std::byte* next = t.x + (b & 1 ? side_at[b >> 1 & 1] + (b >> 2 & 1) * 64 : static_cast<std::size_t>(t.b0 + b) * 32);
         QUERN_UNROLL_N(16)
-        for (int c = 0; c < NC; ++c) __builtin_prefetch(q + static_cast<std::size_t>(NC + c) * t.x_stride);
+        for (int c = 0; c < NC; ++c) __builtin_prefetch(next + static_cast<std::size_t>(NC + c) * t.x_stride);
         QUERN_UNROLL_N(2)
         for (int h = 0; h < kGroups; ++h) {
             Dot<kBits, kSigned, N> dot[NC][NP];
