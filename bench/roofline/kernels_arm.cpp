@@ -34,6 +34,7 @@ QUERN_DOTPROD std::uint64_t int8_dot(std::uint64_t n) {
     int8x16_t a = vdupq_n_s8(1), b = a;
     QUERN_HIDE(a);
     QUERN_HIDE(b);
+    for (auto& v : acc) QUERN_HIDE(v);  // chains that start alike would be made one
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 16
         for (int c = 0; c < kChains; ++c) acc[c] = vdotq_s32(acc[c], a, b);
@@ -46,6 +47,7 @@ QUERN_I8MM std::uint64_t int8_mmla(std::uint64_t n) {
     int8x16_t a = vdupq_n_s8(1), b = a;
     QUERN_HIDE(a);
     QUERN_HIDE(b);
+    for (auto& v : acc) QUERN_HIDE(v);  // chains that start alike would be made one
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 16
         for (int c = 0; c < kChains; ++c) acc[c] = vmmlaq_s32(acc[c], a, b);
@@ -58,6 +60,7 @@ std::uint64_t f32_fma(std::uint64_t n) {
     float32x4_t a = vdupq_n_f32(1), b = a;
     QUERN_HIDE(a);
     QUERN_HIDE(b);
+    for (auto& v : acc) QUERN_HIDE(v);  // chains that start alike would be made one
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 16
         for (int c = 0; c < kChains; ++c) acc[c] = vfmaq_f32(acc[c], a, b);

@@ -16,7 +16,8 @@ using namespace quern::kernels;
 // allow 12.
 constexpr int kChains = 12;
 
-// Makes a value unknown to the compiler: ones could be multiplied at compile time, and equal products be shared.
+// Makes a value unknown to the compiler: ones could be multiplied at compile time, equal products be shared, and chains
+// that start alike be made one, which then seems twelve times as fast.
 #define QUERN_HIDE(v) __asm__("" : "+x"(v))
 #define QUERN_HIDE512(v) __asm__("" : "+v"(v))
 
@@ -54,6 +55,7 @@ __attribute__((target("avx512f,avx512vnni"))) std::uint64_t int8_vnni512(std::ui
     __m512i acc[kChains] = {}, a = _mm512_set1_epi8(1), b = a;
     QUERN_HIDE512(a);
     QUERN_HIDE512(b);
+    for (auto& v : acc) QUERN_HIDE512(v);
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 12
         for (int c = 0; c < kChains; ++c) acc[c] = _mm512_dpbusd_epi32(acc[c], a, b);
@@ -65,6 +67,7 @@ __attribute__((target("avx2,avxvnni"))) std::uint64_t int8_vnni256(std::uint64_t
     __m256i acc[kChains] = {}, a = _mm256_set1_epi8(1), b = a;
     QUERN_HIDE(a);
     QUERN_HIDE(b);
+    for (auto& v : acc) QUERN_HIDE(v);
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 12
         for (int c = 0; c < kChains; ++c) acc[c] = _mm256_dpbusd_avx_epi32(acc[c], a, b);
@@ -91,6 +94,7 @@ __attribute__((target("avx512f"))) std::uint64_t f32_fma512(std::uint64_t n) {
     __m512 acc[kChains] = {}, a = _mm512_set1_ps(1), b = a;
     QUERN_HIDE512(a);
     QUERN_HIDE512(b);
+    for (auto& v : acc) QUERN_HIDE512(v);
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 12
         for (int c = 0; c < kChains; ++c) acc[c] = _mm512_fmadd_ps(a, b, acc[c]);
@@ -102,6 +106,7 @@ __attribute__((target("avx2,fma"))) std::uint64_t f32_fma256(std::uint64_t n) {
     __m256 acc[kChains] = {}, a = _mm256_set1_ps(1), b = a;
     QUERN_HIDE(a);
     QUERN_HIDE(b);
+    for (auto& v : acc) QUERN_HIDE(v);
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 12
         for (int c = 0; c < kChains; ++c) acc[c] = _mm256_fmadd_ps(a, b, acc[c]);
@@ -116,6 +121,7 @@ __attribute__((target("avx512f,avx512bf16"))) std::uint64_t bf16_dot512(std::uin
     __m512i a = _mm512_set1_epi16(0x3f80), b = a;  // 1.0
     QUERN_HIDE512(a);
     QUERN_HIDE512(b);
+    for (auto& v : acc) QUERN_HIDE512(v);
     for (std::uint64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 12
         for (int c = 0; c < kChains; ++c) acc[c] = _mm512_dpbf16_ps(acc[c], (__m512bh)a, (__m512bh)b);
