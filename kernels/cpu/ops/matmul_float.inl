@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix times columns for F32, F16 and BF16 weights: one multiply-add a value, k ascending. Halves that
-// meet many columns are widened into scratch once, slice by slice; F32 gains nothing by that.
+// Matrix times columns for F32, F16 and BF16 weights: one multiply-add a value, k ascending. Weights that
+// meet many columns are widened into scratch once, slice by slice.
 #pragma once
 
 namespace quern::kernels::QUERN_ISA_NS {
 
-constexpr int kFloatSlice = 256;
+constexpr int kFloatSlice = 128;
 /// Columns from which widening pays: at 24 it costs a tenth, at 48 it gains 2%, from 64 on 7% (Emerald Rapids).
 constexpr std::uint32_t kWidenFrom = 48;
 
@@ -71,7 +71,7 @@ QUERN_INLINE void float_direct(const MatmulArgs& a, std::uint32_t p) {
     });
 }
 
-/// n values of k: w[kPanels][kFloatSlice][16] times NC columns, onto sums [NC][kPanels][16].
+/// n values of k: w[k][kPanels][16] times NC columns, onto sums [NC][kPanels][16].
 template <int NC>
 static void float_slice_tile(const float* w, const std::byte* x, std::size_t x_stride, int n, float* sums) {
     constexpr int NP = Tiles::kPanels;
@@ -80,15 +80,27 @@ static void float_slice_tile(const float* w, const std::byte* x, std::size_t x_s
     for (int c = 0; c < NC; ++c)
         QUERN_UNROLL_N(4)
         for (int p = 0; p < NP; ++p) acc[c][p] = f_load(sums + (c * NP + p) * 16);
-    for (int k = 0; k < n; ++k, w += 16, x += 4) {
+    // Three columns a pointer, at 0, 1 and 2 strides: a pointer a column is more than there are registers.
+    const std::byte* at[(NC + 2) / 3];
+    QUERN_UNROLL_N(6)
+    for (int i = 0; i < (NC + 2) / 3; ++i) {
+        at[i] = x + static_cast<std::size_t>(3 * i) * x_stride;
+        asm("" : "+r"(at[i]));
+    }
+    for (int k = 0; k < n; ++k, w += NP * 16) {
         F32x16 v[NP];
         QUERN_UNROLL_N(4)
-        for (int p = 0; p < NP; ++p) v[p] = f_load(w + p * kFloatSlice * 16);
+        for (int p = 0; p < NP; ++p) v[p] = f_load(w + p * 16);
         QUERN_UNROLL_N(16)
         for (int c = 0; c < NC; ++c) {
-            const F32x16 xc = f_set1(*reinterpret_cast<const float*>(x + static_cast<std::size_t>(c) * x_stride));
+            const F32x16 xc = f_set1(*reinterpret_cast<const float*>(at[c / 3] + static_cast<std::size_t>(c % 3) * x_stride));
             QUERN_UNROLL_N(4)
             for (int p = 0; p < NP; ++p) acc[c][p] = f_fma(v[p], xc, acc[c][p]);
+        }
+        QUERN_UNROLL_N(6)
+        for (int i = 0; i < (NC + 2) / 3; ++i) {
+            at[i] += 4;
+            asm("" : "+r"(at[i]));
         }
     }
     QUERN_UNROLL_N(16)
@@ -105,33 +117,38 @@ QUERN_INLINE void float_slice_n(int nc, const float* w, const std::byte* x, std:
     }
 }
 
-/// Scratch: sums [kChunk][kPanels][16] | widened slice [kPanels][kFloatSlice][16].
-constexpr std::size_t kFloatSums = std::size_t{kChunk} * Tiles::kPanels * 64;
+/// Scratch: sums [kGroup][kChunk][kPanels][16] | widened slice [kFloatSlice][kPanels][16].
+constexpr std::size_t kFloatSums = std::size_t{kGroup} * kChunk * Tiles::kPanels * 64;
 constexpr std::size_t kWidened = std::size_t{kFloatSlice} * Tiles::kPanels * 64;
 
+/// As wide() for the quantized types: the columns' slice stays in L2 for all panels, the widened weights in L1.
 template <class E>
-static void float_wide(const MatmulArgs& a, std::uint32_t p0) {
+static void float_wide(const MatmulArgs& a, std::uint32_t p0, int n_tiles) {
     constexpr int NP = Tiles::kPanels;
     float* sums = reinterpret_cast<float*>(a.scratch);
     float* widened = reinterpret_cast<float*>(a.scratch + kFloatSums);
-    const std::byte* panel = a.w + p0 * a.panel_stride;
+    const auto sums_of = [&](int i) __attribute__((always_inline)) { return sums + std::size_t{kChunk} * NP * 16 * static_cast<std::size_t>(i); };
     even_steps<kChunk>(a.n_cols, [&](std::uint32_t c0, int chunk) __attribute__((always_inline)) {
-        for (int i = 0; i < chunk * NP; ++i) f_store(sums + 16 * i, f_zero());
+        for (int i = 0; i < n_tiles; ++i)
+            for (int j = 0; j < chunk * NP; ++j) f_store(sums_of(i) + 16 * j, f_zero());
         even_steps<kFloatSlice>(a.n_k, [&](std::uint32_t k0, int n) __attribute__((always_inline)) {
-            for (int p = 0; p < NP; ++p)
-                for (int k = 0; k < n; ++k) {
-                    const std::byte* from = panel + static_cast<std::size_t>(p) * a.panel_stride +
-                                            (k0 + static_cast<std::size_t>(k)) * kLanes * E::kBytes;
-                    __builtin_prefetch(from + kAhead);
-                    f_store(widened + (p * kFloatSlice + k) * 16, E::load(from));
-                }
-            even_steps<Tiles::kFloatCols>(static_cast<std::uint32_t>(chunk), [&](std::uint32_t c, int nc)
-                                          __attribute__((always_inline)) {
-                float_slice_n<Tiles::kFloatCols>(nc, widened, a.x + (c0 + c) * a.x_stride + k0 * sizeof(float),
-                                                 a.x_stride, n, sums + c * NP * 16);
-            });
+            for (int i = 0; i < n_tiles; ++i) {
+                const std::byte* panel = a.w + (p0 + static_cast<std::uint32_t>(i * NP)) * a.panel_stride + std::size_t{k0} * kLanes * E::kBytes;
+                for (int p = 0; p < NP; ++p)
+                    for (int k = 0; k < n; ++k) {
+                        const std::byte* from = panel + static_cast<std::size_t>(p) * a.panel_stride + static_cast<std::size_t>(k) * kLanes * E::kBytes;
+                        __builtin_prefetch(from + kAhead);
+                        f_store(widened + (k * NP + p) * 16, E::load(from));
+                    }
+                even_steps<Tiles::kFloatCols>(static_cast<std::uint32_t>(chunk), [&](std::uint32_t c, int nc)
+                                              __attribute__((always_inline)) {
+                    float_slice_n<Tiles::kFloatCols>(nc, widened, a.x + (c0 + c) * a.x_stride + k0 * sizeof(float),
+                                                     a.x_stride, n, sums_of(i) + c * NP * 16);
+                });
+            }
         });
-        put_sums(a, p0, c0, chunk, sums);
+        for (int i = 0; i < n_tiles; ++i)
+            put_sums(a, p0 + static_cast<std::uint32_t>(i * NP), c0, chunk, sums_of(i));
     });
 }
 
@@ -142,9 +159,12 @@ static void matmul_float(const MatmulArgs& a) {
     if (a.n_cols == 1) {  // a chain of multiply-adds has latency: several panels at once hide it
         for (; p + 4 <= n_panels; p += 4) float_tile<E, 4, 1>(a, p, 0);
     } else {
-        if constexpr (E::kBytes != 4)
-            if (a.n_cols >= kWidenFrom && a.scratch)
-                for (; p + Tiles::kPanels <= n_panels; p += Tiles::kPanels) float_wide<E>(a, p);
+        if (a.n_cols >= kWidenFrom && a.scratch)
+            while (const std::uint32_t n = (n_panels - p) / Tiles::kPanels) {
+                const std::uint32_t group = n < kGroup ? n : kGroup;
+                float_wide<E>(a, p, static_cast<int>(group));
+                p += group * Tiles::kPanels;
+            }
         for (; p + Tiles::kPanels <= n_panels; p += Tiles::kPanels) float_direct<E, Tiles::kPanels>(a, p);
     }
     for (; p < n_panels; ++p) float_direct<E, 1>(a, p);
@@ -152,7 +172,7 @@ static void matmul_float(const MatmulArgs& a) {
 
 template <class E>
 static std::size_t matmul_float_scratch(std::uint32_t) {
-    return E::kBytes == 4 ? 0 : kFloatSums + kWidened;
+    return kFloatSums + kWidened;
 }
 
 template <class E>
