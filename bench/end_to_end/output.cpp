@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -27,6 +28,13 @@ double deviation(const std::vector<T>& v) {
     return std::sqrt(sum / double(v.size() - 1));
 }
 
+/// As text: JSON's numbers are doubles to many readers.
+std::string hex(std::uint64_t value) {
+    char text[17];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+    return text;
+}
+
 Json row_json(const Setup& s, const Row& r) {
     return {{"build_commit", QUERN_COMMIT},
             {"quern_version", version()},
@@ -46,11 +54,14 @@ Json row_json(const Setup& s, const Row& r) {
             {"n_prompt", r.test.n_prompt},
             {"n_gen", r.test.n_gen},
             {"n_depth", r.test.n_depth},
+            {"n_streams", r.test.n_streams},
             {"test_time", r.test_time},
             {"avg_ns", std::llround(r.avg_ns())},
             {"stddev_ns", std::llround(r.stddev_ns())},
             {"avg_ts", r.avg_ts()},
             {"stddev_ts", r.stddev_ts()},
+            {"stream_ts", r.test.n_streams ? r.avg_ts() / r.test.n_streams : 0},
+            {"stream_checksum", r.test.n_streams ? hex(r.checksum) : ""},
             {"samples_ns", r.samples_ns},
             {"samples_ts", r.samples_ts()}};
 }
@@ -67,6 +78,7 @@ std::string csv_field(const Json& value) {
 
 std::string Test::name() const {
     std::string out;
+    if (n_streams > 0) return std::to_string(n_streams) + " x tg" + std::to_string(n_gen) + " @ d" + std::to_string(n_depth);
     if (n_prompt > 0) out += "pp" + std::to_string(n_prompt);
     if (n_gen > 0) out += (out.empty() ? "tg" : "+tg") + std::to_string(n_gen);
     if (n_depth > 0) out += " @ d" + std::to_string(n_depth);
@@ -80,7 +92,7 @@ double Row::stddev_ts() const { return deviation(samples_ts()); }
 
 std::vector<double> Row::samples_ts() const {
     std::vector<double> out;
-    for (const std::uint64_t ns : samples_ns) out.push_back(1e9 * double(test.n_prompt + test.n_gen) / double(ns));
+    for (const std::uint64_t ns : samples_ns) out.push_back(1e9 * double(test.n_timed()) / double(ns));
     return out;
 }
 
@@ -117,6 +129,12 @@ std::string to_markdown(const Setup& setup, const std::vector<Row>& rows) {
                " M | CPU " + setup.info.isa + " | " + std::to_string(r.test.n_threads) + " | " + r.test.name() + " | " +
                fixed(r.avg_ts(), 2) + " ± " + fixed(r.stddev_ts(), 2) + " |\n";
     }
+    for (const Row& r : rows) {
+        if (!r.test.n_streams) continue;
+        out += "\n" + r.test.name() + ": " + fixed(r.avg_ts() / r.test.n_streams, 2) +
+               " t/s each; the first stream's tokens are those it has alone (checksum " + hex(r.checksum) + ")";
+    }
+    if (rows.back().test.n_streams) out += "\n";
     return out;
 }
 

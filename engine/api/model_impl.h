@@ -24,6 +24,11 @@ struct Model::Impl {
     Status need_tokenizer() const;
 };
 
+/// What stands behind a public handle, for benchmarks that need more than the public interface gives.
+struct Internals {
+    static Model::Impl& of(const Model& model) { return *model.impl_; }
+};
+
 struct Session::Impl {
     std::shared_ptr<Model::Impl> model;
     engine::Sequence sequence;

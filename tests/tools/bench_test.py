@@ -50,6 +50,22 @@ class Bench(unittest.TestCase):
         self.assertEqual([(r["n_prompt"], r["n_gen"]) for r in rows], [("8", "0"), ("0", "4")])
         self.assertGreater(float(rows[0]["avg_ts"]), 0)
 
+    def test_streams(self):
+        rows = run_json("bench", *SMALL, "--streams", "1,3", "-npl", "9", "-p", "17,5", "-n", "6", "-o", "json")
+        self.assertEqual([(r["n_streams"], r["n_depth"], r["n_prompt"], r["n_gen"]) for r in rows],
+                         [(s, p, 0, 6) for s in (1, 3, 9) for p in (17, 5)])
+        for row in rows:
+            for ns, speed in zip(row["samples_ns"], row["samples_ts"]):
+                self.assertAlmostEqual(speed, 6 * row["n_streams"] * 1e9 / ns, delta=1e-6 * speed)
+            self.assertAlmostEqual(row["stream_ts"] * row["n_streams"], row["avg_ts"], delta=1e-6 * row["avg_ts"])
+        for prompt in (17, 5):   # the first stream's tokens depend on its prompt only
+            sums = {r["stream_checksum"] for r in rows if r["n_depth"] == prompt}
+            self.assertEqual(len(sums), 1)
+            self.assertRegex(sums.pop(), "^[0-9a-f]{16}$")
+        text = run("bench", *SMALL, "-npl", "3", "-p", "5", "-n", "6").stdout
+        self.assertRegex(text, r"(?m)\| 3 x tg6 @ d5 \| [\d.]+ ± [\d.]+ \|$")
+        self.assertRegex(text, r"(?m)^3 x tg6 @ d5: [\d.]+ t/s each; .* \(checksum [0-9a-f]{16}\)$")
+
     def test_errors(self):
         def expect(text, *flags):
             p = run("bench", *SMALL, *flags)
@@ -58,6 +74,9 @@ class Bench(unittest.TestCase):
         expect("nothing to measure", "-p", "0", "-n", "0")
         expect("512;128", "-pg", "512;128")
         expect("-1", "-p", "-1")
+        expect("--streams", "--streams", "2", "-p", "0")
+        expect("--streams", "--streams", "2", "-d", "4")
+        expect("raise -b", "--streams", "9", "-b", "8")
 
 
 if __name__ == "__main__":

@@ -66,8 +66,8 @@ void describe(CLI::App& app) {
 
 std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
     // CLI11 has no flags of several letters behind one dash.
-    static constexpr std::array<std::pair<std::string_view, const char*>, 3> kShort = {
-        {{"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}, {"-pg", "--prompt-and-gen"}}};
+    static constexpr std::array<std::pair<std::string_view, const char*>, 4> kShort = {
+        {{"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}, {"-pg", "--prompt-and-gen"}, {"-npl", "--streams"}}};
     std::vector<const char*> arguments(argv, argv + argc);
     for (const char*& argument : arguments) {
         for (const auto& [from, to] : kShort) {

@@ -156,6 +156,7 @@ private:
     explicit Model(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
     std::shared_ptr<Impl> impl_;
     friend class Session;
+    friend struct Internals;   // for the project's own benchmarks; not for embedders
 };
 
 /// The state of one conversation: its tokens and their KV cache.
