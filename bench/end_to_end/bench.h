@@ -1,48 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
-// One test of bench and how its result is shown. Names are llama-bench's, so that scripts for it read ours.
+// One test of bench, its result, and how results are shown. Names are llama-bench's, so that scripts for it read ours.
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bench/end_to_end/cost.h"
 #include "quern/quern.hpp"
 
 namespace quern::bench {
 
-/// What is timed: reading n_prompt tokens, then writing n_gen one by one, with n_depth tokens already in the context.
-/// With n_streams, so many sequences of n_depth prompt tokens write n_gen tokens each, a token each in every step.
-struct Test {
-    std::uint32_t n_prompt = 0, n_gen = 0, n_depth = 0, n_streams = 0;
-    int n_threads = 0;
-
-    std::uint32_t n_timed() const { return n_streams ? n_streams * n_gen : n_prompt + n_gen; }  ///< tokens
-
-    std::string name() const;  ///< "pp512", "tg128 @ d4096", "pp512+tg128", "8 x tg64 @ d128"
+/// What does not change from test to test.
+struct Setup {
+    std::string model_path, kv_type;
+    std::uint32_t n_batch = 0;
+    std::uint64_t tensor_bytes = 0;
+    ModelInfo info;
 };
 
 struct Row {
+    Setup setup;
     Test test;
     std::string test_time;                   ///< UTC, ISO 8601
     std::vector<std::uint64_t> samples_ns;   ///< one a repetition
     std::uint64_t checksum = 0;              ///< of the first stream's tokens, the same as when it runs alone
+    Cost cost;                               ///< of one repetition
+    Roofline roofline;                       ///< threads 0: not measured
 
-    double avg_ns() const;
-    double stddev_ns() const;                ///< of the sample, n - 1
     std::vector<double> samples_ts() const;  ///< tokens per second
     double avg_ts() const;
-    double stddev_ts() const;
+    double gb_s() const;
+    double gop_s() const;
+    double share() const;                    ///< of the roofline: the least time possible over the time taken
 };
 
-/// What does not change from row to row.
-struct Setup {
-    std::string model_path, kv_type;
-    std::uint32_t n_batch = 0;
-    ModelInfo info;
+/// A result as shown: fields for scripts; for people, a row of a table and perhaps a sentence below it.
+struct Line {
+    nlohmann::ordered_json fields;
+    std::vector<std::pair<std::string, std::string>> cells;   ///< heading and contents; the same headings in all lines
+    std::string note;
 };
 
-std::string to_json(const Setup& setup, const std::vector<Row>& rows);
-std::string to_csv(const Setup& setup, const std::vector<Row>& rows);
-std::string to_markdown(const Setup& setup, const std::vector<Row>& rows);
+/// Columns of the table that only some runs need.
+struct Columns {
+    bool n_batch = false, kv_type = false;
+};
+
+/// Fields that every result about a model has.
+nlohmann::ordered_json model_fields(const Setup& setup, int n_threads);
+/// "llama Q4_0", as the tables name a model.
+std::string model_type(const Setup& setup);
+Line to_line(const Row& row, Columns columns);
+/// format: md, csv, json or jsonl.
+std::string render(const std::string& format, const std::vector<Line>& lines);
 
 }  // namespace quern::bench

@@ -2,18 +2,18 @@
 // bench: speed of a whole model, with llama-bench's flags, tests and columns.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <ctime>
-#include <functional>
 #include <iostream>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bench/end_to_end/bench.h"
-#include "bench/end_to_end/streams.h"
-#include "engine/api/model_impl.h"
+#include "bench/end_to_end/compare.h"
+#include "bench/end_to_end/measure.h"
+#include "bench/end_to_end/presets.h"
+#include "engine/core/topology.h"
 #include "tools/common/options.h"
 #include "tools/common/process.h"
 
@@ -24,104 +24,21 @@ using namespace quern::tools;
 
 constexpr const char* kProgram = "bench";
 constexpr std::uint32_t kMostTokens = 1 << 24;
+constexpr std::uint32_t kMostStreams = 4096;
 
 struct Flags {
-    ModelFlags model;
-    std::vector<std::uint32_t> n_prompt{512}, n_gen{128}, n_depth{0};
+    ModelFlags model;   // path, kv_types, n_threads and n_batch come from the lists below
+    std::vector<std::string> models, k_types, v_types, kv_types{"f16"};
+    std::vector<std::uint32_t> n_prompt{512}, n_gen{128}, n_depth{0}, n_batch{512};
     std::vector<std::uint32_t> n_streams;   // not empty: -p and -n are each stream's
     std::vector<std::string> prompt_and_gen;
     std::vector<int> n_threads{0};
-    int repetitions = 5;
-    bool no_warmup = false;
+    Repeat repeat;
+    bool no_warmup = false, no_roofline = false;
+    std::string preset;
+    std::vector<std::string> compare;
     std::string output = "md";
 };
-
-std::string now_utc() {
-    const std::time_t now = std::time(nullptr);
-    std::tm parts{};
-    gmtime_r(&now, &parts);
-    char text[32];
-    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-    return text;
-}
-
-/// The timed part: a prompt in as few steps as n_batch allows, then tokens one by one, each after the last is done.
-Status timed_part(Session& session, std::span<const Token> tokens, const Test& test) {
-    if (test.n_prompt > 0) {
-        if (Status s = session.decode(tokens.first(test.n_prompt)); !s) return s;
-    }
-    for (std::uint32_t i = 0; i < test.n_gen; ++i) {
-        if (Status s = session.decode(tokens.subspan(test.n_prompt + i, 1)); !s) return s;
-    }
-    return {};
-}
-
-/// A warm-up, then each repetition's time in nanoseconds. between() is not timed.
-Result<std::vector<std::uint64_t>> time_runs(const Test& test, const Flags& f, Progress& progress,
-                                             const std::function<Status()>& part,
-                                             const std::function<Status()>& between) {
-    std::vector<std::uint64_t> out;
-    for (int i = f.no_warmup ? 0 : -1; i < f.repetitions; ++i) {
-        progress.show(test.name() + (i < 0 ? ": warm-up" : ": run " + std::to_string(i + 1)), 0, 0);
-        const auto start = std::chrono::steady_clock::now();
-        if (Status s = part(); !s) return std::move(s).error();
-        const auto spent = std::chrono::steady_clock::now() - start;
-        if (i >= 0) {
-            const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count();
-            out.push_back(static_cast<std::uint64_t>(std::max<std::int64_t>(1, ns)));
-        }
-        if (Status s = between(); !s) return std::move(s).error();
-    }
-    progress.clear();
-    return out;
-}
-
-Result<Row> measure_streams(const Model& model, const Test& test, const Flags& f, Progress& progress) {
-    engine::Executor& executor = *Internals::of(model).executor;
-    Row row{test, now_utc(), {}};
-    std::vector<Token> alone;
-    for (const std::uint32_t n : {1u, test.n_streams}) {
-        progress.show(test.name() + ": prompts", 0, 0);
-        Result<Streams> streams = Streams::create(executor, n, test.n_depth, test.n_gen);
-        if (!streams) return std::move(streams).error();
-        if (alone.empty()) {
-            if (Status s = streams->generate(); !s) return std::move(s).error();
-            alone.assign(streams->generated(0).begin(), streams->generated(0).end());
-            continue;
-        }
-        const auto same = [&]() -> Status {
-            const auto [a, b] = std::mismatch(alone.begin(), alone.end(), streams->generated(0).begin());
-            if (a == alone.end()) return {};
-            return Error{Errc::internal, test.name() + ": from its token " + std::to_string(a - alone.begin()) +
-                                             " on the first stream differs from what it gives alone"};
-        };
-        auto samples = time_runs(test, f, progress, [&] { return streams->generate(); }, same);
-        if (!samples) return std::move(samples).error();
-        row.samples_ns = std::move(*samples);
-    }
-    row.checksum = checksum(alone);
-    return row;
-}
-
-Result<Row> measure(const Model& model, const Test& test, const Flags& f, Progress& progress) {
-    if (Status s = model.set_threads(test.n_threads); !s) return std::move(s).error();
-    if (test.n_streams) return measure_streams(model, test, f, progress);
-    const std::uint32_t n_timed = test.n_prompt + test.n_gen;
-    const std::vector<Token> tokens = random_tokens(n_timed + test.n_depth, model.info().n_vocab, 1);
-    const auto part = std::span(tokens).first(n_timed);
-    Result<Session> session = model.new_session(n_timed + test.n_depth);
-    if (!session) return std::move(session).error();
-    Row row{test, now_utc(), {}};
-    if (test.n_depth > 0) {
-        progress.show(test.name() + ": filling the context", 0, 0);
-        if (Status s = session->decode(std::span(tokens).subspan(n_timed)); !s) return std::move(s).error();
-    }
-    auto samples = time_runs(test, f, progress, [&] { return timed_part(*session, part, test); },
-                             [&] { return session->truncate(test.n_depth); });
-    if (!samples) return std::move(samples).error();
-    row.samples_ns = std::move(*samples);
-    return row;
-}
 
 /// "512,128" as two counts.
 Result<std::pair<std::uint32_t, std::uint32_t>> parse_pair(const std::string& text) {
@@ -134,17 +51,29 @@ Result<std::pair<std::uint32_t, std::uint32_t>> parse_pair(const std::string& te
 }
 
 /// Each stream has a prompt of -p tokens, so that its first token comes from something.
-Status check_streams(const Flags& f) {
-    const auto zero = [](const std::vector<std::uint32_t>& v) { return std::find(v.begin(), v.end(), 0u) != v.end(); };
-    if (f.n_streams.empty() || (!zero(f.n_prompt) && !zero(f.n_gen) && f.n_depth == std::vector{0u} &&
-                                f.prompt_and_gen.empty())) {
-        return {};
+Result<std::vector<Test>> list_stream_tests(const Flags& f) {
+    std::vector<Test> out;
+    for (const std::uint32_t streams : f.n_streams) {
+        for (const std::uint32_t prompt : f.n_prompt) {
+            for (const std::uint32_t gen : f.n_gen) {
+                if (prompt == 0 || gen == 0 || f.n_depth != std::vector{0u} || !f.prompt_and_gen.empty()) {
+                    return Error{Errc::invalid_argument,
+                                 "--streams takes -p and -n of at least 1 for each stream, and neither -d nor -pg"};
+                }
+                if (std::uint64_t{streams} * (prompt + gen) > kMostTokens) {
+                    return Error{Errc::invalid_argument, "--streams: " + std::to_string(streams) + " x " +
+                                                             std::to_string(prompt + gen) + " tokens are too many"};
+                }
+                out.push_back({0, gen, prompt, streams, 0});
+            }
+        }
     }
-    return Error{Errc::invalid_argument, "--streams takes -p and -n of at least 1 for each stream, and neither -d nor -pg"};
+    return out;
 }
 
+/// Tests for any number of threads.
 Result<std::vector<Test>> list_tests(const Flags& f) {
-    if (Status s = check_streams(f); !s) return std::move(s).error();
+    if (!f.n_streams.empty()) return list_stream_tests(f);
     std::vector<std::pair<std::uint32_t, std::uint32_t>> sizes;
     for (const std::uint32_t n : f.n_prompt) sizes.emplace_back(n, 0);
     for (const std::uint32_t n : f.n_gen) sizes.emplace_back(0, n);
@@ -154,49 +83,216 @@ Result<std::vector<Test>> list_tests(const Flags& f) {
         sizes.push_back(*pair);
     }
     std::vector<Test> out;
-    for (const int threads : f.n_threads) {
-        for (const std::uint32_t streams : f.n_streams) {
-            for (const std::uint32_t prompt : f.n_prompt) {
-                for (const std::uint32_t gen : f.n_gen) out.push_back({0, gen, prompt, streams, threads});
-            }
-        }
-        if (!f.n_streams.empty()) continue;
-        for (const std::uint32_t depth : f.n_depth) {
-            for (const auto& [prompt, gen] : sizes) {
-                if (prompt + gen > 0) out.push_back({prompt, gen, depth, 0, threads});
-            }
+    for (const std::uint32_t depth : f.n_depth) {
+        for (const auto& [prompt, gen] : sizes) {
+            if (prompt + gen > 0) out.push_back({prompt, gen, depth, 0, 0});
         }
     }
     if (out.empty()) return Error{Errc::invalid_argument, "nothing to measure: -p and -n are both 0"};
     return out;
 }
 
-int run(const Flags& f) {
+class Bench {
+public:
+    Bench(Flags f, std::vector<Test> tests) : f_(std::move(f)), tests_(std::move(tests)) {}
+
+    /// Everything for every model, cache type and batch size. What was measured before an error is in lines() all the same.
+    Status run() {
+        for (const std::string& path : f_.models) {
+            for (const std::string& kv : f_.kv_types) {
+                for (const std::uint32_t n_batch : f_.n_batch) {
+                    if (Status s = run_model(path, kv, n_batch); !s) return s;
+                }
+            }
+        }
+        return {};
+    }
+
+    std::vector<Line> lines() const {
+        std::vector<Line> out = lines_;
+        if (!rows_.empty()) out.clear();
+        const Columns columns{.n_batch = f_.n_batch.size() > 1, .kv_type = f_.kv_types.size() > 1 || f_.kv_types[0] != "f16"};
+        for (const Row& r : rows_) out.push_back(to_line(r, columns));
+        if (f_.preset == "threads") add_efficiency(rows_, out);
+        if (f_.preset == "quants") add_relative(rows_, out);
+        return out;
+    }
+
+private:
+    Status run_model(const std::string& path, const std::string& kv, std::uint32_t n_batch) {
+        ModelFlags flags = f_.model;
+        flags.kv_types = {kv};
+        flags.n_batch = n_batch;
+        // 0 alone leaves the choice to the model; beside other counts it is that of the cores.
+        const auto cores = static_cast<int>(engine::read_topology().n_threads);
+        for (const int n : f_.n_threads)
+            flags.n_threads = std::max(flags.n_threads, n > 0 || f_.n_threads.size() == 1 ? n : cores);
+        ModelOptions options = flags.options(kProgram);
+        options.n_ctx = context();
+        const Result<Model> model = load_with_progress(path, std::move(options));
+        if (!model) return model.error();
+        const Result<ModelCost> cost = ModelCost::of(*model);
+        if (!cost) return cost.error();
+        const Setup setup{path, kv, n_batch, cost->tensor_bytes(), model->info()};
+        for (const int n : f_.n_threads) {
+            if (Status s = run_tests(*model, *cost, setup, n ? n : f_.n_threads.size() == 1 ? setup.info.n_threads : cores); !s)
+                return s;
+        }
+        return {};
+    }
+
+    Status run_tests(const Model& model, const ModelCost& cost, const Setup& setup, int n_threads) {
+        if (f_.preset == "latency" || f_.preset == "memory") {
+            auto lines = f_.preset == "memory" ? memory(model, setup, n_threads, f_.n_depth, progress_)
+                                               : latency(model, setup, n_threads, f_.n_gen.front(), f_.repeat, progress_);
+            if (!lines) return std::move(lines).error();
+            lines_.insert(lines_.end(), lines->begin(), lines->end());
+            return {};
+        }
+        const Result<Roofline> roofline = find_roofline(n_threads);
+        if (!roofline) return roofline.error();
+        for (Test test : tests_) {
+            test.n_threads = n_threads;
+            Result<Row> row = measure(model, test, f_.repeat, progress_);
+            if (!row) return std::move(row).error();
+            row->setup = setup;
+            row->roofline = *roofline;
+            row->cost = cost.of_test(test, setup.n_batch, row->roofline);
+            rows_.push_back(std::move(*row));
+        }
+        return {};
+    }
+
+    /// Measured once for each number of threads, just before the first test with it.
+    Result<Roofline> find_roofline(int n_threads) {
+        if (f_.no_roofline) return Roofline{};
+        if (const auto known = rooflines_.find(n_threads); known != rooflines_.end()) return known->second;
+        RooflineOptions options;
+        options.on_progress = [&](std::string_view what) { progress_.show("roofline: " + std::string(what), 0, 0); };
+        Result<Roofline> measured = bench::measure(static_cast<unsigned>(n_threads), options);
+        progress_.clear();
+        if (measured) rooflines_[n_threads] = *measured;
+        return measured;
+    }
+
+    std::uint32_t context() const {
+        if (f_.preset == "latency") return latency_n_ctx(f_.n_gen.front());
+        if (f_.preset == "memory") return f_.n_depth.back();
+        std::uint32_t most = 0;
+        for (const Test& t : tests_) most = std::max(most, n_ctx(t));
+        return most;
+    }
+
+    Flags f_;
+    std::vector<Test> tests_;
+    std::map<int, Roofline> rooflines_;   // by threads
+    std::vector<Row> rows_;
+    std::vector<Line> lines_;             // of presets that are not lists of tests
+    Progress progress_;
+};
+
+/// 1, 2, 4, ... and all cores.
+std::vector<int> thread_counts() {
+    const auto all = static_cast<int>(engine::read_topology().n_threads);
+    std::vector<int> out;
+    for (int n = 1; n < all; n *= 2) out.push_back(n);
+    out.push_back(all);
+    return out;
+}
+
+/// Values for the lists that no flag gives.
+void set_defaults(const CLI::App& app, Flags& f) {
+    const auto set = [&](const char* flag, auto& list, auto values) {
+        if (app.count(flag) == 0) list = std::move(values);
+    };
+    using Counts = std::vector<std::uint32_t>;
+    for (const auto& types : {f.v_types, f.k_types})
+        if (!types.empty()) f.kv_types = types;
+    if (!f.n_streams.empty()) set("--n-prompt", f.n_prompt, Counts{128});
+    if (f.preset == "latency") set("--n-gen", f.n_gen, Counts{32});
+    if (f.preset == "threads") set("--threads", f.n_threads, thread_counts());
+    if (f.preset == "throughput") {
+        set("--n-prompt", f.n_prompt, Counts{32, 64, 128, 256, 512, 1024});
+        set("--n-gen", f.n_gen, Counts{0});
+        set("--batch-size", f.n_batch, Counts{1024});
+    }
+    if (f.preset == "memory") {
+        set("--n-depth", f.n_depth, Counts{512, 1024, 2048, 4096, 8192});
+        std::sort(f.n_depth.begin(), f.n_depth.end());
+    }
+}
+
+Status check(const Flags& f) {
+    if (f.models.empty()) return Error{Errc::invalid_argument, "-m: which model? Give a GGUF file"};
+    if (!f.k_types.empty() && !f.v_types.empty() && f.v_types != f.k_types)
+        return Error{Errc::invalid_argument, "--cache-type-v: keys and values are kept in the same format"};
+    if (!f.preset.empty() && !f.n_streams.empty())
+        return Error{Errc::invalid_argument, "--preset and --streams do not go together"};
+    if (f.preset == "latency" && f.n_gen.front() == 0)
+        return Error{Errc::invalid_argument, "--preset latency needs -n of at least 1"};
+    if (f.preset == "memory" && f.n_depth.front() == 0)
+        return Error{Errc::invalid_argument, "--preset memory needs -d of at least 1: its contexts"};
+    return {};
+}
+
+int show(const std::string& format, const std::vector<Line>& lines) {
+    std::cout << render(format, lines) << std::flush;
+    return std::cout ? kExitOk : kExitError;
+}
+
+int run(Flags f) {
+    if (!f.compare.empty()) {
+        const Result<std::vector<Line>> lines = compare(f.compare[0], f.compare[1]);
+        return lines ? show(f.output, *lines) : report(kProgram, lines.error());
+    }
+    if (Status s = check(f); !s) return report(kProgram, s.error());
     Result<std::vector<Test>> tests = list_tests(f);
     if (!tests) return report(kProgram, tests.error());
-    std::uint32_t n_ctx = 0;
-    int most_threads = 0;
-    for (const Test& t : *tests) {
-        n_ctx = std::max(n_ctx, t.n_streams ? Streams::n_ctx(t.n_streams, t.n_depth, t.n_gen) : t.n_timed() + t.n_depth);
-        most_threads = std::max(most_threads, t.n_threads);
+    const std::string format = f.output;
+    Bench bench(std::move(f), std::move(*tests));
+    const Status done = bench.run();
+    if (!done) {
+        if (const auto lines = bench.lines(); !lines.empty()) (void)show(format, lines);
+        return report(kProgram, done.error());
     }
-    ModelOptions options = f.model.options(kProgram);
-    options.n_ctx = n_ctx;
-    options.n_threads = most_threads;
-    Result<Model> model = load_with_progress(f.model.path, std::move(options));
-    if (!model) return report(kProgram, model.error());
+    return show(format, bench.lines());
+}
 
-    const Setup setup{f.model.path, f.model.kv_type(), f.model.n_batch, model->info()};
-    Progress progress;
-    std::vector<Row> rows;
-    for (Test& test : *tests) {
-        if (test.n_threads == 0) test.n_threads = setup.info.n_threads;
-        Result<Row> row = measure(*model, test, f, progress);
-        if (!row) return report(kProgram, row.error());
-        rows.push_back(std::move(*row));
-    }
-    std::cout << (f.output == "json" ? to_json : f.output == "csv" ? to_csv : to_markdown)(setup, rows) << std::flush;
-    return std::cout ? kExitOk : kExitError;
+void add_flags(CLI::App& app, Flags& f) {
+    f.model.add_to(app, /*single_run=*/false);
+    const auto several = [&](const char* flag, auto& list, const char* help, const char* type) {
+        return app.add_option(flag, list, help)->type_name(type)->allow_extra_args(false)
+            ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    };
+    const auto counts = [&](const char* flag, auto& list, std::uint32_t least, std::uint32_t most, const char* help) {
+        several(flag, list, help, "N,...")->delimiter(',')->check(CLI::Range(least, most))->capture_default_str();
+    };
+    several("-m,--model", f.models, "GGUF file (of a split model: the first part); several: as often as you like", "FILE");
+    counts("-p,--n-prompt", f.n_prompt, 0, kMostTokens, "Tokens of prompt; 0: no such test");
+    counts("-n,--n-gen", f.n_gen, 0, kMostTokens, "Tokens to generate; 0: no such test");
+    several("--prompt-and-gen", f.prompt_and_gen, "A prompt and generation as one test (also -pg)", "P,N");
+    counts("-d,--n-depth", f.n_depth, 0, kMostTokens, "Tokens already in the context");
+    counts("--streams", f.n_streams, 1, kMostStreams,
+           "So many sequences, each of -p prompt tokens, write -n tokens in lockstep (also -npl)");
+    counts("-t,--threads", f.n_threads, 0, 4096, "Threads; 0: one a physical core");
+    counts("-b,--batch-size", f.n_batch, 1, 4096, "Most prompt tokens in one step");
+    const CLI::IsMember kv_types({"f16", "f32"});
+    several("--kv,--cache-type-k", f.k_types, "KV cache: f16 (default) or f32 (also -ctk)", "TYPE,...")->delimiter(',')
+        ->check(kv_types);
+    several("--cache-type-v", f.v_types, "The same for scripts that give both (also -ctv)", "TYPE,...")->delimiter(',')
+        ->check(kv_types);
+    app.add_option("-r,--repetitions", f.repeat.repetitions, "Runs of each test, after a warm-up")->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    app.add_flag("--no-warmup", f.no_warmup, "Time the first run too");
+    app.add_flag("--no-roofline", f.no_roofline, "Do not measure the machine's limits first");
+    app.add_option("--preset", f.preset,
+                   "latency: five prompts, time to the first and to each token; memory: contexts (-d); throughput: prompts of "
+                   "32 to 1024; threads: 1 to all; quants: several -m beside each other")
+        ->check(CLI::IsMember({"latency", "memory", "throughput", "threads", "quants"}));
+    app.add_option("--compare", f.compare, "Two files of results (-o json): speeds of B over A, and whether that is more than noise")
+        ->expected(2)->multi_option_policy(CLI::MultiOptionPolicy::Throw)->type_name("A.json B.json");
+    app.add_option("-o,--output", f.output, "md, csv, json or jsonl")->check(CLI::IsMember({"md", "csv", "json", "jsonl"}))
+        ->capture_default_str();
 }
 
 }  // namespace
@@ -207,24 +303,9 @@ int main(int argc, char** argv) {
     Flags f;
     CLI::App app("Measures prompt reading (pp) and text generation (tg), as llama-bench does.", kProgram);
     quern::tools::describe(app);
-    f.model.add_to(app, /*single_run=*/false);
-    const auto add_list = [&](const char* flag, auto& list, int least, const char* help) {
-        app.add_option(flag, list, help)->delimiter(',')->check(CLI::Range(least, int{kMostTokens}))->type_name("N,...")
-            ->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->capture_default_str();
-    };
-    add_list("-p,--n-prompt", f.n_prompt, 0, "Tokens of prompt; 0: no such test");
-    add_list("-n,--n-gen", f.n_gen, 0, "Tokens to generate; 0: no such test");
-    add_list("-d,--n-depth", f.n_depth, 0, "Tokens already in the context");
-    add_list("-t,--threads", f.n_threads, 0, "Threads; 0: one a physical core");
-    add_list("--streams", f.n_streams, 1, "So many sequences, each of -p prompt tokens, write -n tokens in lockstep; also -npl");
-    app.add_option("--prompt-and-gen", f.prompt_and_gen, "A prompt and generation as one test (also -pg)")
-        ->type_name("P,N")->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    app.add_option("-r,--repetitions", f.repetitions, "Runs of each test, after a warm-up")->check(CLI::Range(1, 1000))
-        ->capture_default_str();
-    app.add_flag("--no-warmup", f.no_warmup, "Time the first run too");
-    app.add_option("-o,--output", f.output, "md, json or csv")->check(CLI::IsMember({"md", "json", "csv"}))
-        ->capture_default_str();
+    add_flags(app, f);
     if (const auto code = quern::tools::parse(app, argc, argv)) return *code;
-    if (!f.n_streams.empty() && app.count("--n-prompt") == 0) f.n_prompt = {128};
-    return run(f);
+    f.repeat.warmup = !f.no_warmup;
+    set_defaults(app, f);
+    return run(std::move(f));
 }

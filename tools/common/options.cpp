@@ -11,27 +11,27 @@
 namespace quern::tools {
 
 void ModelFlags::add_to(CLI::App& app, bool single_run) {
-    app.add_option("-m,--model", path, "GGUF file (of a split model: the first part)")->required()->type_name("FILE");
     if (single_run) {
+        app.add_option("-m,--model", path, "GGUF file (of a split model: the first part)")->required()->type_name("FILE");
         app.add_option("-t,--threads", n_threads, "Threads; 0: one a physical core this process may use")
             ->check(CLI::Range(0, 4096));
-    }
-    app.add_option("-b,--batch-size", n_batch, "Most prompt tokens in one step")
-        ->check(CLI::Range(1, 4096))
-        ->capture_default_str();
-    app.add_option("--isa", isa, "Kernels: scalar, avx2, avx512 or neon; default: the best this CPU has");
-    app.add_option("--kv,--cache-type-k,--cache-type-v", kv_types, "KV cache: f16 (default) or f32; also -ctk, -ctv")
-        ->check(CLI::IsMember({"f16", "f32"}))
-        ->type_name("TYPE")
-        ->allow_extra_args(false)
-        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    app.final_callback([this] {
-        for (const std::string& type : kv_types) {
-            if (type != kv_types.front()) {
-                throw CLI::ValidationError("--cache-type-v", "keys and values are kept in the same format");
+        app.add_option("-b,--batch-size", n_batch, "Most prompt tokens in one step")
+            ->check(CLI::Range(1, 4096))
+            ->capture_default_str();
+        app.add_option("--kv,--cache-type-k,--cache-type-v", kv_types, "KV cache: f16 (default) or f32; also -ctk, -ctv")
+            ->check(CLI::IsMember({"f16", "f32"}))
+            ->type_name("TYPE")
+            ->allow_extra_args(false)
+            ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+        app.final_callback([this] {
+            for (const std::string& type : kv_types) {
+                if (type != kv_types.front()) {
+                    throw CLI::ValidationError("--cache-type-v", "keys and values are kept in the same format");
+                }
             }
-        }
-    });
+        });
+    }
+    app.add_option("--isa", isa, "Kernels: scalar, avx2, avx512 or neon; default: the best this CPU has");
     app.add_option("--memory-limit", memory_limit, "Most memory for weights, KV cache and buffers: 512M, 4G")
         ->transform(CLI::AsSizeValue(false));
     app.add_flag("-v,--verbose", verbose, "Say on standard error what is loaded and chosen");

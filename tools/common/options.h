@@ -21,7 +21,7 @@ struct ModelFlags {
     std::uint64_t memory_limit = 0;  // bytes
     bool verbose = false;
 
-    /// Adds -m, --isa, --kv, --memory-limit and -v; -t and -b where `single_run`: bench has lists of its own.
+    /// Adds --isa, --memory-limit and -v; -m, -t, -b and --kv where `single_run`: bench has lists of its own.
     void add_to(CLI::App& app, bool single_run = true);
     std::string kv_type() const { return kv_types.empty() ? "f16" : kv_types.front(); }
     ModelOptions options(const std::string& program) const;

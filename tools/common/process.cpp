@@ -51,16 +51,28 @@ Result<std::string> read_file(const std::string& path) {
     return out;
 }
 
-std::uint64_t peak_memory_bytes() {
-    // getrusage also counts what this process was before exec, so the kernel's own figure comes first.
+namespace {
+
+/// A figure in KiB of /proc/self/status as bytes; 0 where it is not there.
+std::uint64_t status_bytes(std::string_view name) {
     std::ifstream status("/proc/self/status");
     for (std::string word; status >> word;) {
         std::uint64_t kib = 0;
-        if (word == "VmHWM:" && status >> kib) return kib * 1024;
+        if (word == name && status >> kib) return kib * 1024;
     }
+    return 0;
+}
+
+}  // namespace
+
+std::uint64_t peak_memory_bytes() {
+    // getrusage also counts what this process was before exec, so the kernel's own figure comes first.
+    if (const std::uint64_t bytes = status_bytes("VmHWM:")) return bytes;
     rusage usage{};
     return getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<std::uint64_t>(usage.ru_maxrss) * 1024 : 0;
 }
+
+std::uint64_t resident_memory_bytes() { return status_bytes("VmRSS:"); }
 
 std::string fixed(double value, int digits) {
     char text[64];

@@ -32,6 +32,8 @@ Result<std::string> read_file(const std::string& path);
 
 /// Most memory this process has held at once (resident), in bytes; 0 where the system does not say.
 std::uint64_t peak_memory_bytes();
+/// Memory of this process that is resident now, in bytes; 0 where the system does not say.
+std::uint64_t resident_memory_bytes();
 
 /// "94.1 MiB".
 std::string human_bytes(std::uint64_t bytes);

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/end_to_end/cost.h"
+
+#include <algorithm>
+
+#include "engine/api/model_impl.h"
+#include "engine/plan/plan.h"
+
+namespace quern::bench {
+
+std::string Test::name() const {
+    std::string out;
+    if (n_streams > 0) out += std::to_string(n_streams) + " x ";
+    if (n_prompt > 0) out += "pp" + std::to_string(n_prompt);
+    if (n_gen > 0) out += (n_prompt > 0 ? "+tg" : "tg") + std::to_string(n_gen);
+    if (n_depth > 0) out += " @ d" + std::to_string(n_depth);
+    return out;
+}
+
+Result<ModelCost> ModelCost::of(const Model& model) {
+    const Model::Impl& impl = Internals::of(model);
+    const engine::Hparams& h = impl.executor->hparams();
+    const auto weights = engine::check_weights(*impl.file, h);
+    if (!weights) return weights.error();
+    const engine::Plan plan = engine::build_plan(h, *weights);
+    ModelCost out;
+    for (const engine::Op& op : plan.ops) {
+        if (op.kind != engine::OpKind::matmul) continue;
+        for (std::uint32_t i = 0; i < op.n_parts; ++i) {
+            const engine::MatmulPart& part = op.parts[i];
+            const gguf::Tensor* t = part.weight == engine::Slot::output ? weights->output_matrix()
+                                                                        : weights->get(part.weight, op.layer);
+            Matrices& m = plan.values[part.out].rows == engine::Rows::outputs ? out.per_output_ : out.per_token_;
+            const bool is_float = t->type == DType::F32 || t->type == DType::F16 || t->type == DType::BF16;
+            m.bytes += double(t->data.size());
+            (is_float ? m.f32_elements : m.int8_elements) += double(t->n_elements());
+        }
+    }
+    for (const gguf::Tensor& t : impl.file->tensors()) out.tensor_bytes_ += t.data.size();
+    out.kv_bytes_per_token_ = double(model.memory_report().kv_bytes_per_token);
+    out.window_ = h.window;
+    return out;
+}
+
+double ModelCost::seen(std::uint32_t n_tokens) const { return window_ ? std::min(n_tokens, window_) : n_tokens; }
+
+void ModelCost::add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double cached) const {
+    const double bytes = per_token_.bytes + (outputs > 0 ? per_output_.bytes : 0) + cached * kv_bytes_per_token_;
+    const double int8 = 2 * (tokens * per_token_.int8_elements + outputs * per_output_.int8_elements);
+    const double f32 = 2 * (tokens * per_token_.f32_elements + outputs * per_output_.f32_elements);
+    to.bytes += bytes;
+    to.int8_ops += int8;
+    to.f32_ops += f32;
+    if (roofline.threads > 0) {
+        to.least_seconds += std::max(roofline.least_seconds(bytes, 0, Arithmetic::int8),
+                                     roofline.least_seconds(0, int8, Arithmetic::int8) +
+                                         roofline.least_seconds(0, f32, Arithmetic::f32));
+    }
+}
+
+Cost ModelCost::of_test(const Test& test, std::uint32_t n_batch, const Roofline& roofline) const {
+    Cost out;
+    for (std::uint32_t done = 0; done < test.n_prompt;) {
+        const std::uint32_t n = std::min(n_batch, test.n_prompt - done);
+        done += n;
+        add_step(out, roofline, n, done == test.n_prompt, seen(test.n_depth + done));
+    }
+    const double n = std::max(1u, test.n_streams);
+    for (std::uint32_t i = 1; i <= test.n_gen; ++i)
+        add_step(out, roofline, n, n, n * seen(test.n_depth + test.n_prompt + i));
+    return out;
+}
+
+}  // namespace quern::bench

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a test asks of the machine, counted from the model's plan; docs/benchmarks.md defines bytes and operations.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "bench/roofline/roofline.h"
+#include "quern/quern.hpp"
+
+namespace quern::bench {
+
+/// What is timed: reading n_prompt tokens, then writing n_gen one by one, with n_depth tokens already in the context.
+/// With n_streams, so many sequences of n_depth prompt tokens write n_gen tokens each, a token each in every step.
+struct Test {
+    std::uint32_t n_prompt = 0, n_gen = 0, n_depth = 0, n_streams = 0;
+    int n_threads = 0;
+
+    std::uint32_t n_timed() const { return n_streams ? n_streams * n_gen : n_prompt + n_gen; }  ///< tokens
+    std::string name() const;  ///< "pp512", "tg128 @ d4096", "pp512+tg128", "8 x tg64 @ d128"
+};
+
+/// Bytes read and operations done, by arithmetic (a multiply-add is two), and the least time that the roofline allows.
+struct Cost {
+    double bytes = 0, int8_ops = 0, f32_ops = 0;
+    double least_seconds = 0;   ///< 0 without a roofline
+
+    double ops() const { return int8_ops + f32_ops; }
+};
+
+/// A model's matrices, split by what needs them: every token, or only a token whose logits are wanted.
+class ModelCost {
+public:
+    static Result<ModelCost> of(const Model& model);
+    /// Of one repetition, in steps of at most n_batch tokens.
+    Cost of_test(const Test& test, std::uint32_t n_batch, const Roofline& roofline) const;
+    std::uint64_t tensor_bytes() const { return tensor_bytes_; }   ///< all tensors of the file
+
+private:
+    struct Matrices {
+        double bytes = 0, int8_elements = 0, f32_elements = 0;
+    };
+    void add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double cached) const;
+    double seen(std::uint32_t n_tokens) const;   // positions that attention reads, of so many
+
+    Matrices per_token_, per_output_;
+    double kv_bytes_per_token_ = 0;
+    std::uint32_t window_ = 0;
+    std::uint64_t tensor_bytes_ = 0;
+};
+
+}  // namespace quern::bench
