@@ -6,7 +6,7 @@ import sys
 import tempfile
 import unittest
 
-from support import PATIENCE, SOURCE
+from support import BIN, MODEL, PATIENCE, SOURCE
 
 
 def run(script, *args, **env):
@@ -51,6 +51,51 @@ class Scripts(unittest.TestCase):
         self.assertEqual(p.returncode, 1)
         self.assertIn("checksum is wrong", p.stderr)
         self.assertEqual(os.listdir(os.path.join(self.folder, "quern")), [])
+
+    def table(self, *args, **env):
+        return subprocess.run([sys.executable, os.path.join(SOURCE, "bench", "table"), "--bin", BIN, "--model", MODEL, "-r", "1", *args],
+                              env={**os.environ, **env}, capture_output=True, text=True, timeout=PATIENCE)
+
+    def test_the_table_of_figures(self):
+        readme, peer = os.path.join(self.folder, "README.md"), os.path.join(self.folder, "peer.py")
+        with open(readme, "w") as f:
+            f.write("before\n<!-- table: bench/table -->\nold\n<!-- end of table -->\nafter\n")
+        with open(peer, "w") as f:
+            f.write("import json, sys\n"
+                    "speed = [{'tok_s': 100, 'stddev': 1}]\n"
+                    "batches = sys.argv[sys.argv.index('--batches') + 1].split(',') if '--batches' in sys.argv else []\n"
+                    "print(json.dumps({'pp': speed, 'tg': speed,\n"
+                    "                  'batched': [{'batch': int(b), 'decode_tok_s': 100 * int(b)} for b in batches]}))\n")
+        os.mkdir(os.path.join(self.folder, "models"))
+        os.symlink(MODEL, os.path.join(self.folder, "models", "1b-Q4_0.gguf"))
+        p = self.table("--peer", "--models", os.path.join(self.folder, "models"), "--write", readme, PEER_MEASURE=peer)
+        self.assertEqual((p.returncode, p.stderr), (0, ""))
+        with open(readme) as f:
+            text = f.read()
+        table = p.stdout[p.stdout.index("|"):]
+        self.assertEqual(text, f"before\n<!-- table: bench/table -->\n{table}<!-- end of table -->\nafter\n")
+        rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
+        self.assertEqual([len(r) for r in rows], [5] * len(rows))
+        figures = {r[0]: r[1:] for r in rows[2:]}
+        self.assertEqual(list(figures), [
+            "prefill 512, tokens/s", "decode 128, tokens/s", "8 streams decoding, tokens/s together",
+            "32 streams decoding, tokens/s together", "start of the program to first token, s", "peak memory, MiB",
+            "1b-Q4_0: prefill 256, tokens/s", "1b-Q4_0: decode 32, tokens/s"])
+        ours, share, other, ratio = figures["32 streams decoding, tokens/s together"]
+        self.assertEqual(other, "3200")
+        self.assertAlmostEqual(float(ratio), float(ours.split()[0]) / 3200, delta=0.01)
+        self.assertRegex(share, r"^\d+%$")
+
+    def test_a_table_without_a_place_is_not_measured(self):
+        readme = os.path.join(self.folder, "README.md")
+        with open(readme, "w") as f:
+            f.write("nothing\n")
+        p = self.table("--write", readme)
+        self.assertEqual((p.returncode, p.stdout), (1, ""))
+        self.assertIn("lacks the marks", p.stderr)
+        p = self.table("--peer", PEER_MEASURE="")
+        self.assertEqual((p.returncode, p.stdout), (1, ""))
+        self.assertIn("PEER_MEASURE", p.stderr)
 
     def test_missing_packages_are_named(self):
         packages = os.path.join(SOURCE, "tools", "packages.sh")
