@@ -24,23 +24,23 @@ struct Setup {
 struct Row {
     Setup setup;
     Test test;
-    std::string test_time;                   ///< UTC, ISO 8601
-    std::vector<std::uint64_t> samples_ns;   ///< one a repetition
-    std::uint64_t checksum = 0;              ///< of the first stream's tokens, the same as when it runs alone
-    Cost cost;                               ///< of one repetition
-    Roofline roofline;                       ///< threads 0: not measured
+    std::string test_time;                  ///< UTC, ISO 8601
+    std::vector<std::uint64_t> samples_ns;  ///< one a repetition
+    std::uint64_t checksum = 0;             ///< of the first stream's tokens, the same as when it runs alone
+    Cost cost;                              ///< of one repetition
+    Roofline roofline;                      ///< threads 0: not measured
 
     std::vector<double> samples_ts() const;  ///< tokens per second
     double avg_ts() const;
     double gb_s() const;
     double gop_s() const;
-    double share() const;                    ///< of the roofline: the least time possible over the time taken
+    double share() const;  ///< of the roofline: the least time possible over the time taken
 };
 
 /// A result as shown: fields for scripts; for people, a row of a table and perhaps a sentence below it.
 struct Line {
     nlohmann::ordered_json fields;
-    std::vector<std::pair<std::string, std::string>> cells;   ///< heading and contents; the same headings in all lines
+    std::vector<std::pair<std::string, std::string>> cells;  ///< heading and contents; the same headings in all lines
     std::string note;
 };
 

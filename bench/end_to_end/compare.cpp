@@ -15,10 +15,10 @@ using Json = nlohmann::ordered_json;
 using tools::fixed;
 
 struct Sampled {
-    std::string model, type_k, type_v;   // model: its file name without folders
+    std::string model, type_k, type_v;  // model: its file name without folders
     Test test;
     std::uint32_t n_batch = 0;
-    std::vector<double> ts;              // tokens per second, one a repetition
+    std::vector<double> ts;  // tokens per second, one a repetition
     bool paired = false;
 
     auto key() const {
@@ -70,8 +70,8 @@ Result<std::vector<Sampled>> read_results(const std::string& path) {
             out.push_back(read_row(row));
         }
     } catch (const Json::exception& e) {
-        return Error{Errc::invalid_argument, path + where + ": not a result of bench's speed tests, as -o json writes them: " +
-                                                 e.what()};
+        return Error{Errc::invalid_argument,
+                     path + where + ": not a result of bench's speed tests, as -o json writes them: " + e.what()};
     }
     return out;
 }
@@ -92,16 +92,26 @@ std::vector<const Sampled*> pair(const std::vector<Sampled>& a, std::vector<Samp
 }
 
 Line to_line(const Sampled& any, const Sampled* a, const Sampled* b) {
-    const auto side = [](const Sampled* s) { return s ? fixed(mean(s->ts), 2) + " ± " + fixed(deviation(s->ts), 2) : "-"; };
+    const auto side = [](const Sampled* s) {
+        return s ? fixed(mean(s->ts), 2) + " ± " + fixed(deviation(s->ts), 2) : "-";
+    };
     const auto figure = [](const Sampled* s) { return s ? Json(mean(s->ts)) : Json(); };
     const bool both = a && b;
     const double ratio = both ? mean(b->ts) / mean(a->ts) : 0;
     const std::string says = both ? verdict(a->ts, b->ts) : a ? "only in A" : "only in B";
     Line out;
-    out.fields = {{"model", any.model},          {"n_prompt", any.test.n_prompt},   {"n_gen", any.test.n_gen},
-                  {"n_depth", any.test.n_depth}, {"n_streams", any.test.n_streams}, {"n_threads", any.test.n_threads},
-                  {"type_k", any.type_k},        {"type_v", any.type_v},            {"a_ts", figure(a)},
-                  {"b_ts", figure(b)},           {"ratio", both ? Json(ratio) : Json()}, {"verdict", says}};
+    out.fields = {{"model", any.model},
+                  {"n_prompt", any.test.n_prompt},
+                  {"n_gen", any.test.n_gen},
+                  {"n_depth", any.test.n_depth},
+                  {"n_streams", any.test.n_streams},
+                  {"n_threads", any.test.n_threads},
+                  {"type_k", any.type_k},
+                  {"type_v", any.type_v},
+                  {"a_ts", figure(a)},
+                  {"b_ts", figure(b)},
+                  {"ratio", both ? Json(ratio) : Json()},
+                  {"verdict", says}};
     out.cells = {{"model", any.model},
                  {"threads", std::to_string(any.test.n_threads)},
                  {"test", any.test.name()},
@@ -119,7 +129,8 @@ std::string verdict(const std::vector<double>& a, const std::vector<double>& b) 
     if (a.size() < 3 || b.size() < 3) return "too few runs";
     const auto [least_a, most_a] = std::minmax_element(a.begin(), a.end());
     const auto [least_b, most_b] = std::minmax_element(b.begin(), b.end());
-    const double error = std::hypot(deviation(a) / std::sqrt(double(a.size())), deviation(b) / std::sqrt(double(b.size())));
+    const double error =
+        std::hypot(deviation(a) / std::sqrt(double(a.size())), deviation(b) / std::sqrt(double(b.size())));
     if (std::abs(mean(b) - mean(a)) <= 3 * error) return "within noise";
     return *least_b > *most_a ? "faster" : *least_a > *most_b ? "slower" : "within noise";
 }

@@ -25,12 +25,11 @@ Result<ModelCost> ModelCost::of(const Model& model) {
     const engine::Plan plan = engine::build_plan(h, *weights);
     ModelCost out;
     for (const engine::Op& op : plan.ops) {
-        if (op.kind != engine::OpKind::matmul) continue;
-        for (std::uint32_t i = 0; i < op.n_parts; ++i) {
+        for (std::uint32_t i = 0; i < op.n_parts; ++i) {  // only multiplications have parts
             const engine::MatmulPart& part = op.parts[i];
-            const gguf::Tensor* t = part.weight == engine::Slot::output ? weights->output_matrix()
-                                                                        : weights->get(part.weight, op.layer);
-            Matrices& m = plan.values[part.out].rows == engine::Rows::outputs ? out.per_output_ : out.per_token_;
+            const gguf::Tensor* t =
+                part.weight == engine::Slot::output ? weights->output_matrix() : weights->get(part.weight, op.layer);
+            Matrices& m = plan.values[op.in].rows == engine::Rows::outputs ? out.per_output_ : out.per_token_;
             const bool is_float = t->type == DType::F32 || t->type == DType::F16 || t->type == DType::BF16;
             m.bytes += double(t->data.size());
             (is_float ? m.f32_elements : m.int8_elements) += double(t->n_elements());
@@ -52,9 +51,9 @@ void ModelCost::add_step(Cost& to, const Roofline& roofline, double tokens, doub
     to.int8_ops += int8;
     to.f32_ops += f32;
     if (roofline.threads > 0) {
-        to.least_seconds += std::max(roofline.least_seconds(bytes, 0, Arithmetic::int8),
-                                     roofline.least_seconds(0, int8, Arithmetic::int8) +
-                                         roofline.least_seconds(0, f32, Arithmetic::f32));
+        to.least_seconds += std::max(
+            roofline.least_seconds(bytes, 0, Arithmetic::int8),
+            roofline.least_seconds(0, int8, Arithmetic::int8) + roofline.least_seconds(0, f32, Arithmetic::f32));
     }
 }
 

@@ -23,7 +23,7 @@ struct Test {
 /// Bytes read and operations done, by arithmetic (a multiply-add is two), and the least time that the roofline allows.
 struct Cost {
     double bytes = 0, int8_ops = 0, f32_ops = 0;
-    double least_seconds = 0;   ///< 0 without a roofline
+    double least_seconds = 0;  ///< 0 without a roofline
 
     double ops() const { return int8_ops + f32_ops; }
 };
@@ -34,14 +34,14 @@ public:
     static Result<ModelCost> of(const Model& model);
     /// Of one repetition, in steps of at most n_batch tokens.
     Cost of_test(const Test& test, std::uint32_t n_batch, const Roofline& roofline) const;
-    std::uint64_t tensor_bytes() const { return tensor_bytes_; }   ///< all tensors of the file
+    std::uint64_t tensor_bytes() const { return tensor_bytes_; }  ///< all tensors of the file
 
 private:
     struct Matrices {
         double bytes = 0, int8_elements = 0, f32_elements = 0;
     };
     void add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double cached) const;
-    double seen(std::uint32_t n_tokens) const;   // positions that attention reads, of so many
+    double seen(std::uint32_t n_tokens) const;  // positions that attention reads, of so many
 
     Matrices per_token_, per_output_;
     double kv_bytes_per_token_ = 0;

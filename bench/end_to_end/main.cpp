@@ -27,10 +27,10 @@ constexpr std::uint32_t kMostTokens = 1 << 24;
 constexpr std::uint32_t kMostStreams = 4096;
 
 struct Flags {
-    ModelFlags model;   // path, kv_types, n_threads and n_batch come from the lists below
+    ModelFlags model;  // path, kv_types, n_threads and n_batch come from the lists below
     std::vector<std::string> models, k_types, v_types, kv_types{"f16"};
     std::vector<std::uint32_t> n_prompt{512}, n_gen{128}, n_depth{0}, n_batch{512};
-    std::vector<std::uint32_t> n_streams;   // not empty: -p and -n are each stream's
+    std::vector<std::uint32_t> n_streams;  // not empty: -p and -n are each stream's
     std::vector<std::string> prompt_and_gen;
     std::vector<int> n_threads{0};
     Repeat repeat;
@@ -39,6 +39,8 @@ struct Flags {
     std::vector<std::string> compare;
     std::string output = "md";
 };
+
+int all_cores() { return static_cast<int>(engine::read_topology().n_threads); }
 
 /// "512,128" as two counts.
 Result<std::pair<std::uint32_t, std::uint32_t>> parse_pair(const std::string& text) {
@@ -96,7 +98,7 @@ class Bench {
 public:
     Bench(Flags f, std::vector<Test> tests) : f_(std::move(f)), tests_(std::move(tests)) {}
 
-    /// Everything for every model, cache type and batch size. What was measured before an error is in lines() all the same.
+    /// Everything for every model, cache type and batch size. What was measured before an error is in lines() too.
     Status run() {
         for (const std::string& path : f_.models) {
             for (const std::string& kv : f_.kv_types) {
@@ -111,7 +113,8 @@ public:
     std::vector<Line> lines() const {
         std::vector<Line> out = lines_;
         if (!rows_.empty()) out.clear();
-        const Columns columns{.n_batch = f_.n_batch.size() > 1, .kv_type = f_.kv_types.size() > 1 || f_.kv_types[0] != "f16"};
+        const Columns columns{.n_batch = f_.n_batch.size() > 1,
+                              .kv_type = f_.kv_types.size() > 1 || f_.kv_types[0] != "f16"};
         for (const Row& r : rows_) out.push_back(to_line(r, columns));
         if (f_.preset == "threads") add_efficiency(rows_, out);
         if (f_.preset == "quants") add_relative(rows_, out);
@@ -124,9 +127,10 @@ private:
         flags.kv_types = {kv};
         flags.n_batch = n_batch;
         // 0 alone leaves the choice to the model; beside other counts it is that of the cores.
-        const auto cores = static_cast<int>(engine::read_topology().n_threads);
-        for (const int n : f_.n_threads)
-            flags.n_threads = std::max(flags.n_threads, n > 0 || f_.n_threads.size() == 1 ? n : cores);
+        std::vector<int> threads = f_.n_threads;
+        if (threads.size() > 1) std::replace(threads.begin(), threads.end(), 0, all_cores());
+        flags.n_threads = *std::max_element(threads.begin(), threads.end());
+
         ModelOptions options = flags.options(kProgram);
         options.n_ctx = context();
         const Result<Model> model = load_with_progress(path, std::move(options));
@@ -134,17 +138,17 @@ private:
         const Result<ModelCost> cost = ModelCost::of(*model);
         if (!cost) return cost.error();
         const Setup setup{path, kv, n_batch, cost->tensor_bytes(), model->info()};
-        for (const int n : f_.n_threads) {
-            if (Status s = run_tests(*model, *cost, setup, n ? n : f_.n_threads.size() == 1 ? setup.info.n_threads : cores); !s)
-                return s;
+        for (const int n : threads) {
+            if (Status s = run_tests(*model, *cost, setup, n ? n : setup.info.n_threads); !s) return s;
         }
         return {};
     }
 
     Status run_tests(const Model& model, const ModelCost& cost, const Setup& setup, int n_threads) {
         if (f_.preset == "latency" || f_.preset == "memory") {
-            auto lines = f_.preset == "memory" ? memory(model, setup, n_threads, f_.n_depth, progress_)
-                                               : latency(model, setup, n_threads, f_.n_gen.front(), f_.repeat, progress_);
+            auto lines = f_.preset == "memory"
+                             ? memory(model, setup, n_threads, f_.n_depth, progress_)
+                             : latency(model, setup, n_threads, f_.n_gen.front(), f_.repeat, progress_);
             if (!lines) return std::move(lines).error();
             lines_.insert(lines_.end(), lines->begin(), lines->end());
             return {};
@@ -185,15 +189,15 @@ private:
 
     Flags f_;
     std::vector<Test> tests_;
-    std::map<int, Roofline> rooflines_;   // by threads
+    std::map<int, Roofline> rooflines_;  // by threads
     std::vector<Row> rows_;
-    std::vector<Line> lines_;             // of presets that are not lists of tests
+    std::vector<Line> lines_;  // of presets that are not lists of tests
     Progress progress_;
 };
 
 /// 1, 2, 4, ... and all cores.
 std::vector<int> thread_counts() {
-    const auto all = static_cast<int>(engine::read_topology().n_threads);
+    const int all = all_cores();
     std::vector<int> out;
     for (int n = 1; n < all; n *= 2) out.push_back(n);
     out.push_back(all);
@@ -261,13 +265,16 @@ int run(Flags f) {
 void add_flags(CLI::App& app, Flags& f) {
     f.model.add_to(app, /*single_run=*/false);
     const auto several = [&](const char* flag, auto& list, const char* help, const char* type) {
-        return app.add_option(flag, list, help)->type_name(type)->allow_extra_args(false)
+        return app.add_option(flag, list, help)
+            ->type_name(type)
+            ->allow_extra_args(false)
             ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     };
     const auto counts = [&](const char* flag, auto& list, std::uint32_t least, std::uint32_t most, const char* help) {
         several(flag, list, help, "N,...")->delimiter(',')->check(CLI::Range(least, most))->capture_default_str();
     };
-    several("-m,--model", f.models, "GGUF file (of a split model: the first part); several: as often as you like", "FILE");
+    several("-m,--model", f.models, "GGUF file (of a split model: the first part); several: as often as you like",
+            "FILE");
     counts("-p,--n-prompt", f.n_prompt, 0, kMostTokens, "Tokens of prompt; 0: no such test");
     counts("-n,--n-gen", f.n_gen, 0, kMostTokens, "Tokens to generate; 0: no such test");
     several("--prompt-and-gen", f.prompt_and_gen, "A prompt and generation as one test (also -pg)", "P,N");
@@ -277,21 +284,29 @@ void add_flags(CLI::App& app, Flags& f) {
     counts("-t,--threads", f.n_threads, 0, 4096, "Threads; 0: one a physical core");
     counts("-b,--batch-size", f.n_batch, 1, 4096, "Most prompt tokens in one step");
     const CLI::IsMember kv_types({"f16", "f32"});
-    several("--kv,--cache-type-k", f.k_types, "KV cache: f16 (default) or f32 (also -ctk)", "TYPE,...")->delimiter(',')
+    several("--kv,--cache-type-k", f.k_types, "KV cache: f16 (default) or f32 (also -ctk)", "TYPE,...")
+        ->delimiter(',')
         ->check(kv_types);
-    several("--cache-type-v", f.v_types, "The same for scripts that give both (also -ctv)", "TYPE,...")->delimiter(',')
+    several("--cache-type-v", f.v_types, "The same for scripts that give both (also -ctv)", "TYPE,...")
+        ->delimiter(',')
         ->check(kv_types);
-    app.add_option("-r,--repetitions", f.repeat.repetitions, "Runs of each test, after a warm-up")->check(CLI::Range(1, 1000))
+    app.add_option("-r,--repetitions", f.repeat.repetitions, "Runs of each test, after a warm-up")
+        ->check(CLI::Range(1, 1000))
         ->capture_default_str();
     app.add_flag("--no-warmup", f.no_warmup, "Time the first run too");
     app.add_flag("--no-roofline", f.no_roofline, "Do not measure the machine's limits first");
-    app.add_option("--preset", f.preset,
-                   "latency: five prompts, time to the first and to each token; memory: contexts (-d); throughput: prompts of "
-                   "32 to 1024; threads: 1 to all; quants: several -m beside each other")
+    app.add_option(
+           "--preset", f.preset,
+           "latency: five prompts, time to the first and to each token; memory: contexts (-d); throughput: prompts of "
+           "32 to 1024; threads: 1 to all; quants: several -m beside each other")
         ->check(CLI::IsMember({"latency", "memory", "throughput", "threads", "quants"}));
-    app.add_option("--compare", f.compare, "Two files of results (-o json): speeds of B over A, and whether that is more than noise")
-        ->expected(2)->multi_option_policy(CLI::MultiOptionPolicy::Throw)->type_name("A.json B.json");
-    app.add_option("-o,--output", f.output, "md, csv, json or jsonl")->check(CLI::IsMember({"md", "csv", "json", "jsonl"}))
+    app.add_option("--compare", f.compare,
+                   "Two files of results (-o json): speeds of B over A, and whether that is more than noise")
+        ->expected(2)
+        ->multi_option_policy(CLI::MultiOptionPolicy::Throw)
+        ->type_name("A.json B.json");
+    app.add_option("-o,--output", f.output, "md, csv, json or jsonl")
+        ->check(CLI::IsMember({"md", "csv", "json", "jsonl"}))
         ->capture_default_str();
 }
 

@@ -66,7 +66,8 @@ Status measure_streams(const Model& model, const Repeat& repeat, tools::Progress
         return Error{Errc::internal, test.name() + ": from its token " + std::to_string(a - alone->begin()) +
                                          " on the first stream differs from what it gives alone"};
     };
-    auto samples = time_runs(test, repeat, progress, [&] { return streams->generate(); }, same);
+    auto samples = time_runs(
+        test, repeat, progress, [&] { return streams->generate(); }, same);
     if (!samples) return std::move(samples).error();
     row.samples_ns = std::move(*samples);
     row.checksum = checksum(*alone);
@@ -84,8 +85,9 @@ Status measure_session(const Model& model, const Repeat& repeat, tools::Progress
         progress.show(test.name() + ": filling the context", 0, 0);
         if (Status s = session->decode(std::span(tokens).subspan(n_timed)); !s) return s;
     }
-    auto samples = time_runs(test, repeat, progress, [&] { return timed_part(*session, part, test); },
-                             [&] { return session->truncate(test.n_depth); });
+    auto samples = time_runs(
+        test, repeat, progress, [&] { return timed_part(*session, part, test); },
+        [&] { return session->truncate(test.n_depth); });
     if (!samples) return std::move(samples).error();
     row.samples_ns = std::move(*samples);
     return {};

@@ -34,7 +34,7 @@ std::string to_csv(const std::vector<Line>& lines) {
     for (const Line& line : lines) {
         std::string head, values;
         for (const auto& [key, value] : line.fields.items()) {
-            if (value.is_array()) continue;   // samples are for JSON
+            if (value.is_array()) continue;  // samples are for JSON
             head += (head.empty() ? "" : ",") + key;
             values += (values.empty() ? "" : ",") + csv_field(value);
         }
@@ -111,8 +111,8 @@ Line to_line(const Row& r, Columns columns) {
                            {"stddev_ts", spread},
                            {"stream_ts", each},
                            {"stream_checksum", t.n_streams ? hex(r.checksum) : ""},
-                           {"bytes_read", r.cost.bytes},
-                           {"operations", r.cost.ops()},
+                           {"bytes_read", std::llround(r.cost.bytes)},
+                           {"operations", std::llround(r.cost.ops())},
                            {"gb_s", r.gb_s()},
                            {"gop_s", r.gop_s()},
                            {"roofline_read_gb_s", limits ? Json(r.roofline.read_gb_s) : Json()},
@@ -135,8 +135,8 @@ Line to_line(const Row& r, Columns columns) {
     cell("GOP/s", fixed(r.gop_s(), 0));
     if (limits) cell("% of limit", fixed(100 * r.share(), 0));
     if (t.n_streams) {
-        out.note = t.name() + ": " + fixed(each, 2) + " t/s each; the first stream's tokens are those it has alone (checksum " +
-                   hex(r.checksum) + ")";
+        out.note = t.name() + ": " + fixed(each, 2) +
+                   " t/s each; the first stream's tokens are those it has alone (checksum " + hex(r.checksum) + ")";
     }
     return out;
 }

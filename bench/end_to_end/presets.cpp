@@ -17,7 +17,7 @@ using engine::Stopwatch;
 using tools::fixed;
 
 struct Times {
-    std::vector<double> first, each;   // milliseconds
+    std::vector<double> first, each;  // milliseconds
 };
 
 /// One answer: the prompt up to its first token, then n_gen - 1 more.
@@ -40,9 +40,11 @@ Line latency_line(const Setup& setup, int n_threads, const char* prompt, std::si
     const auto at = [](const std::vector<double>& v, double p) { return v.empty() ? 0 : percentile(v, p); };
     Line out;
     out.fields = model_fields(setup, n_threads);
-    out.fields.update(Json{{"test_time", now_utc()}, {"preset", "latency"}, {"prompt", prompt},
-                           {"n_prompt", n_prompt}, {"n_gen", n_gen}});
-    out.cells = {{"model", model_type(setup)}, {"threads", std::to_string(n_threads)}, {"prompt", prompt},
+    out.fields.update(Json{
+        {"test_time", now_utc()}, {"preset", "latency"}, {"prompt", prompt}, {"n_prompt", n_prompt}, {"n_gen", n_gen}});
+    out.cells = {{"model", model_type(setup)},
+                 {"threads", std::to_string(n_threads)},
+                 {"prompt", prompt},
                  {"tokens", std::to_string(n_prompt)}};
     const auto add = [&](const char* key, const char* heading, double value) {
         out.fields[key] = value;
@@ -76,7 +78,7 @@ void add_share(std::vector<Line>& lines, const char* key, const std::vector<Row>
 std::uint32_t latency_n_ctx(std::uint32_t n_gen) {
     std::size_t most = 0;
     for (const Prompt& p : prompts()) most = std::max(most, p.text.size());
-    return static_cast<std::uint32_t>(most) + 16 + n_gen;   // 16: what a tokenizer adds before and behind
+    return static_cast<std::uint32_t>(most) + 16 + n_gen;  // 16: what a tokenizer adds before and behind
 }
 
 Result<std::vector<Line>> latency(const Model& model, const Setup& setup, int n_threads, std::uint32_t n_gen,
@@ -91,7 +93,8 @@ Result<std::vector<Line>> latency(const Model& model, const Setup& setup, int n_
         Times times, warmup;
         for (int i = repeat.warmup ? -1 : 0; i < repeat.repetitions; ++i) {
             progress.show(std::string(p.name) + (i < 0 ? ": warm-up" : ": run " + std::to_string(i + 1)), 0, 0);
-            if (Status s = answer(model, *session, *tokens, n_gen, i < 0 ? warmup : times); !s) return std::move(s).error();
+            if (Status s = answer(model, *session, *tokens, n_gen, i < 0 ? warmup : times); !s)
+                return std::move(s).error();
         }
         out.push_back(latency_line(setup, n_threads, p.name, tokens->size(), n_gen, times));
     }
@@ -115,13 +118,20 @@ Result<std::vector<Line>> memory(const Model& model, const Setup& setup, int n_t
         const std::uint64_t resident = tools::resident_memory_bytes();
         Line line;
         line.fields = model_fields(setup, n_threads);
-        line.fields.update(Json{{"test_time", now_utc()}, {"preset", "memory"}, {"n_ctx", n}, {"kv_bytes", report.kv_used},
-                                {"kv_bytes_per_token", report.kv_bytes_per_token}, {"buffer_bytes", report.buffers},
+        line.fields.update(Json{{"test_time", now_utc()},
+                                {"preset", "memory"},
+                                {"n_ctx", n},
+                                {"kv_bytes", report.kv_used},
+                                {"kv_bytes_per_token", report.kv_bytes_per_token},
+                                {"buffer_bytes", report.buffers},
                                 {"weight_bytes", report.weights_packed + report.weights_mapped},
                                 {"resident_bytes", resident}});
-        line.cells = {{"model", model_type(setup)}, {"size", tools::human_bytes(setup.tensor_bytes)},
-                      {"KV type", setup.kv_type}, {"context", std::to_string(n)},
-                      {"KV cache", tools::human_bytes(report.kv_used)}, {"resident", tools::human_bytes(resident)}};
+        line.cells = {{"model", model_type(setup)},
+                      {"size", tools::human_bytes(setup.tensor_bytes)},
+                      {"KV type", setup.kv_type},
+                      {"context", std::to_string(n)},
+                      {"KV cache", tools::human_bytes(report.kv_used)},
+                      {"resident", tools::human_bytes(resident)}};
         out.push_back(std::move(line));
     }
     progress.clear();

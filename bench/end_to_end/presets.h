@@ -10,8 +10,8 @@
 
 namespace quern::bench {
 
-/// Time to the first token and from token to token for five prompts (prompts.h), each going on greedily for n_gen tokens:
-/// medians and 95th percentiles, over repetitions and over all tokens of all repetitions.
+/// Time to the first token and from token to token for five prompts (prompts.h), each going on greedily for n_gen
+/// tokens: medians and 95th percentiles, over repetitions and over all tokens of all repetitions.
 Result<std::vector<Line>> latency(const Model& model, const Setup& setup, int n_threads, std::uint32_t n_gen,
                                   const Repeat& repeat, tools::Progress& progress);
 

@@ -18,7 +18,7 @@ std::uint32_t pages_for(std::uint32_t n_tokens) { return (n_tokens + kPage - 1) 
 
 std::vector<Token> random_tokens(std::uint32_t n, std::uint32_t n_vocab, std::uint32_t seed) {
     std::minstd_rand random(seed);
-    random.discard(1);   // small seeds begin with small numbers
+    random.discard(1);  // small seeds begin with small numbers
     std::vector<Token> out(n);
     for (Token& t : out) t = static_cast<Token>(random() % n_vocab);
     return out;

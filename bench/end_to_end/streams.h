@@ -33,8 +33,8 @@ public:
 
 private:
     struct Stream {
-        std::vector<std::uint32_t> pages;   // block table
-        Token first = 0;                    // the best token after the prompt
+        std::vector<std::uint32_t> pages;  // block table
+        Token first = 0;                   // the best token after the prompt
         std::vector<Token> generated;
     };
 
@@ -45,10 +45,10 @@ private:
     engine::Executor* executor_;
     std::uint32_t n_prompt_, n_gen_;
     std::vector<Stream> streams_;
-    std::vector<Token> tokens_;                // [n_streams], the step's
-    std::vector<engine::SeqChunk> chunks_;     // [n_streams]
-    std::vector<std::uint32_t> outputs_;       // 0 .. n_streams - 1
-    std::vector<float> logits_;                // [n_streams][n_vocab]
+    std::vector<Token> tokens_;             // [n_streams], the step's
+    std::vector<engine::SeqChunk> chunks_;  // [n_streams]
+    std::vector<std::uint32_t> outputs_;    // 0 .. n_streams - 1
+    std::vector<float> logits_;             // [n_streams][n_vocab]
 };
 
 /// FNV-1a over token ids: equal texts have equal checksums.

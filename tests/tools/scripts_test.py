@@ -53,7 +53,8 @@ class Scripts(unittest.TestCase):
         self.assertEqual(os.listdir(os.path.join(self.folder, "quern")), [])
 
     def table(self, *args, **env):
-        return subprocess.run([sys.executable, os.path.join(SOURCE, "bench", "table"), "--bin", BIN, "--model", MODEL, "-r", "1", *args],
+        return subprocess.run([sys.executable, os.path.join(SOURCE, "bench", "table"), "--bin", BIN, "--model", MODEL,
+                               "-r", "1", *args],
                               env={**os.environ, **env}, capture_output=True, text=True, timeout=PATIENCE)
 
     def test_the_table_of_figures(self):
