@@ -12,6 +12,7 @@ constexpr const KernelTable* kTables[] = {
     &kTableScalar,
 #if defined(__x86_64__)
     &kTableAvx2,
+    &kTableAvxVnni,
     &kTableAvx512,
 #elif defined(__aarch64__)
     &kTableNeon,

@@ -8,6 +8,7 @@ namespace quern::kernels {
 
 extern const KernelTable kTableScalar;
 extern const KernelTable kTableAvx2;
+extern const KernelTable kTableAvxVnni;
 extern const KernelTable kTableAvx512;
 extern const KernelTable kTableNeon;
 

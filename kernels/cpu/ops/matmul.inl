@@ -191,17 +191,6 @@ static void direct(const MatmulArgs& a, std::uint32_t p) {
 
 // --- many columns ---
 
-/// Scratch of the wide path, in bytes: one slice's codes [block][panel][8][64] | its scales, then minima
-/// [block][panel][group][16] | sums [kGroup][kChunk][panel][16].
-template <class D>
-struct Wide {
-    static constexpr int kPanels = Tiles::kPanels, kGroups = D::kHalf ? 2 : 1;
-    static constexpr std::size_t kCodes = kPanels * 512, kScales = kPanels * kGroups * 64;
-    static constexpr std::size_t kScaleAt = kSlice * kCodes, kMinAt = kScaleAt + kSlice * kScales;
-    static constexpr std::size_t kSumsAt = kMinAt + (D::kMin ? kSlice * kScales : 0);
-    static constexpr std::size_t kBytes = kSumsAt + std::size_t{kGroup} * kChunk * kPanels * 64;
-};
-
 /// Blocks [b0, b0 + n) of decoded panels and NC columns from x on.
 struct Tile {
     const std::byte* scratch;
@@ -209,6 +198,46 @@ struct Tile {
     std::size_t x_stride;
     float* sums;  // [NC][kPanels][16]
     int b0, n, offset;
+};
+
+template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
+static void wide_tile(const Tile& t, const ActLayout& at);
+
+/// How a panel's block of codes lies in scratch (kBytes of it), and the tile that reads them.
+struct PlainForm {
+    static constexpr std::size_t kBytes = 512;
+    QUERN_MEMBER void put(std::byte* to, const U8x64* w) {
+        QUERN_UNROLL_N(8)
+        for (int g = 0; g < 8; ++g) __builtin_memcpy(to + 64 * g, &w[g], 64);
+    }
+    template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
+    QUERN_MEMBER void tile(const Tile& t, const ActLayout& at) {
+        wide_tile<kBits, kSigned, kMin, kHalf, NC>(t, at);
+    }
+};
+
+}  // namespace quern::kernels::QUERN_ISA_NS
+
+// An ISA whose multiplier wants codes in another order or width gives its own form, for all of them or for signed ones.
+#ifdef QUERN_WIDE_FORM
+#include QUERN_WIDE_FORM
+#endif
+
+namespace quern::kernels::QUERN_ISA_NS {
+
+#ifndef QUERN_WIDE_FORM
+template <bool kSigned> using WideForm = PlainForm;
+#endif
+
+/// Scratch of the wide path, in bytes: one slice's codes [block][panel][form] | its scales, then minima
+/// [block][panel][group][16] | sums [kGroup][kChunk][panel][16].
+template <class D>
+struct Wide {
+    static constexpr int kPanels = Tiles::kPanels, kGroups = D::kHalf ? 2 : 1;
+    static constexpr std::size_t kCodes = kPanels * WideForm<D::kSigned>::kBytes, kScales = kPanels * kGroups * 64;
+    static constexpr std::size_t kScaleAt = kSlice * kCodes, kMinAt = kScaleAt + kSlice * kScales;
+    static constexpr std::size_t kSumsAt = kMinAt + (D::kMin ? kSlice * kScales : 0);
+    static constexpr std::size_t kBytes = kSumsAt + std::size_t{kGroup} * kChunk * kPanels * 64;
 };
 
 template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
@@ -281,7 +310,8 @@ QUERN_INLINE void wide_n(int nc, const Tile& t, const ActLayout& at) {
     if constexpr (NC > 0) {
         // Codes of up to 7 bits differ only for AVX2's dot; elsewhere one instance serves them all.
         constexpr int kBits = Tiles::kBitsMatter ? D::kBits : 8;
-        if (nc == NC) return wide_tile<kBits, D::kSigned, D::kMin, D::kHalf, NC>(t, at);
+        if (nc == NC)
+            return WideForm<D::kSigned>::template tile<kBits, D::kSigned, D::kMin, D::kHalf, NC>(t, at);
         wide_n<D, NC - 1>(nc, t, at);
     }
 }
@@ -293,15 +323,15 @@ constexpr int kTileCols = D::kBits <= 4 ? Tiles::kCols : Tiles::kColsWide;
 template <class D>
 QUERN_INLINE void decode_slice(const MatmulArgs& a, std::uint32_t p0, std::size_t b0, int n) {
     using W = Wide<D>;
+    using Form = WideForm<D::kSigned>;
     for (int p = 0; p < W::kPanels; ++p) {
         const std::byte* panel = a.w + (p0 + static_cast<std::uint32_t>(p)) * a.panel_stride;
         for (int i = 0; i < n; ++i) {
             const std::size_t b = b0 + static_cast<std::size_t>(i);
             U8x64 w[8];
             D::codes(panel, b, w);
-            std::byte* codes = a.scratch + static_cast<std::size_t>(i) * W::kCodes + p * 512;
-            QUERN_UNROLL_N(8)
-            for (int g = 0; g < 8; ++g) __builtin_memcpy(codes + 64 * g, &w[g], 64);
+            const std::size_t at = static_cast<std::size_t>(i) * W::kCodes + static_cast<std::size_t>(p) * Form::kBytes;
+            Form::put(a.scratch + at, w);
             float* scales = reinterpret_cast<float*>(a.scratch + W::kScaleAt) + (i * W::kPanels + p) * W::kGroups * 16;
             float* mins = scales + (W::kMinAt - W::kScaleAt) / sizeof(float);
             QUERN_UNROLL_N(2)

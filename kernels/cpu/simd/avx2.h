@@ -142,6 +142,7 @@ QUERN_INLINE __m256i four_set1(const std::int8_t* x) {
     __builtin_memcpy(&four, x, 4);
     return _mm256_set1_epi32(four);
 }
+#ifndef QUERN_SIMD_AVXVNNI
 /// Pairs stay below 2 * 127 * 127 = 32258, so the 16-bit sums of maddubs do not saturate.
 QUERN_INLINE I32x16 i_dot_u7(I32x16 acc, U8x64 w, const std::int8_t* x) {
     const __m256i b = four_set1(x), one = _mm256_set1_epi16(1);
@@ -156,5 +157,6 @@ QUERN_INLINE I32x16 i_dot_s8(I32x16 acc, U8x64 w, const std::int8_t* x) {
     return {_mm256_add_epi32(acc.lo, _mm256_madd_epi16(lo, one)),
             _mm256_add_epi32(acc.hi, _mm256_madd_epi16(hi, one))};
 }
+#endif
 
 }  // namespace quern::kernels::QUERN_ISA_NS
