@@ -27,7 +27,7 @@ std::uint32_t type_index(DType t);
 inline constexpr std::uint32_t kTypes = 13;
 
 struct KernelTable {
-    const char* name;                               // "scalar", "avx2", "avx512", "neon"
+    const char* name;                               // "scalar", "avx2", "avxvnni", "avx512", "neon", "neon-i8mm"
     std::uint32_t needs;                            // Feature bits
     std::uint32_t priority;                         // highest that the machine can run wins
 

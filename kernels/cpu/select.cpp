@@ -16,6 +16,7 @@ constexpr const KernelTable* kTables[] = {
     &kTableAvx512,
 #elif defined(__aarch64__)
     &kTableNeon,
+    &kTableNeonI8mm,
 #endif
 };
 

@@ -11,5 +11,6 @@ extern const KernelTable kTableAvx2;
 extern const KernelTable kTableAvxVnni;
 extern const KernelTable kTableAvx512;
 extern const KernelTable kTableNeon;
+extern const KernelTable kTableNeonI8mm;
 
 }  // namespace quern::kernels

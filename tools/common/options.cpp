@@ -31,7 +31,8 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
             }
         });
     }
-    app.add_option("--isa", isa, "Kernels: scalar, avx2, avx512 or neon; default: the best this CPU has");
+    app.add_option("--isa", isa, "Kernels: scalar, avx2, avxvnni, avx512, neon or neon-i8mm; default: the best this "
+                   "CPU has");
     app.add_option("--memory-limit", memory_limit, "Most memory for weights, KV cache and buffers: 512M, 4G")
         ->transform(CLI::AsSizeValue(false));
     app.add_flag("-v,--verbose", verbose, "Say on standard error what is loaded and chosen");

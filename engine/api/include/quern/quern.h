@@ -74,7 +74,7 @@ typedef struct quern_model_options {
     int32_t kv_type;               /* QUERN_KV_F16 or QUERN_KV_F32 */
     uint64_t memory_limit;         /* bytes for weights, KV cache and buffers together; 0: none */
     int32_t allow_smaller_context; /* not 0: shrink n_ctx rather than refuse when memory_limit is too small */
-    const char* isa;               /* NULL: the best the CPU has; else "scalar", "avx2", "avx512", "neon" */
+    const char* isa;               /* NULL: the best the CPU has; else "avx2", ...: docs/embedding.md */
     /* While loading, from the calling thread; done and total in bytes. Return 0 to cancel, else not 0. May be NULL. */
     int (*on_progress)(const char* stage, uint64_t done, uint64_t total, void* user);
     /* Messages for a person, while loading. NULL: silent. */

@@ -39,7 +39,7 @@ enum class KvType { f16, f32 };
 
 struct ModelOptions {
     int n_threads = 0;                   ///< 0: one a physical core this process may use (affinity mask, cgroup quota)
-    std::string isa = {};                ///< "": the best the CPU has; else "scalar", "avx2", "avx512", "neon"
+    std::string isa = {};                ///< "": the best the CPU has; else "avx2", ...: docs/embedding.md
     std::uint64_t memory_limit = 0;      ///< bytes for weights, KV cache and buffers together; 0: none
     std::uint32_t n_ctx = 0;             ///< tokens the KV cache holds for all sessions together; 0: the model's own
     bool allow_smaller_context = false;  ///< shrink n_ctx rather than refuse when memory_limit is too small
