@@ -101,6 +101,12 @@ protected:
     std::mt19937 rng{seed()};
 };
 
-inline std::string table_name(const testing::TestParamInfo<const KernelTable*>& info) { return info.param->name; }
+/// Names of tests have no dashes.
+inline std::string table_name(const testing::TestParamInfo<const KernelTable*>& info) {
+    std::string name = info.param->name;
+    for (char& c : name)
+        if (c == '-') c = '_';
+    return name;
+}
 
 }  // namespace quern::kernels::test

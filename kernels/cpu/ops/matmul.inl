@@ -330,7 +330,7 @@ QUERN_INLINE void decode_slice(const MatmulArgs& a, std::uint32_t p0, std::size_
             const std::size_t b = b0 + static_cast<std::size_t>(i);
             U8x64 w[8];
             D::codes(panel, b, w);
-            const std::size_t at = static_cast<std::size_t>(i) * W::kCodes + static_cast<std::size_t>(p) * Form::kBytes;
+            const std::size_t at = (static_cast<std::size_t>(i) * W::kPanels + static_cast<std::size_t>(p)) * Form::kBytes;
             Form::put(a.scratch + at, w);
             float* scales = reinterpret_cast<float*>(a.scratch + W::kScaleAt) + (i * W::kPanels + p) * W::kGroups * 16;
             float* mins = scales + (W::kMinAt - W::kScaleAt) / sizeof(float);
