@@ -6,6 +6,9 @@
 
 namespace quern::kernels::QUERN_ISA_NS {
 
+template <bool kMin, bool kHalf, int NC>
+static void signed_tile(const Tile& t, const ActLayout& at);
+
 struct SignedForm {
     static constexpr std::size_t kBytes = 1024;
     /// Lane = row as before; vector 2 g holds values 4 g, 4 g + 1, vector 2 g + 1 values 4 g + 2, 4 g + 3.
@@ -24,7 +27,7 @@ struct SignedForm {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 64), second);
     }
     template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
-    static void tile(const Tile& t, const ActLayout& at);
+    QUERN_MEMBER void tile(const Tile& t, const ActLayout& at) { signed_tile<kMin, kHalf, NC>(t, at); }
 };
 
 template <bool kSigned> struct WideFormOf { using Type = PlainForm; };
@@ -47,8 +50,8 @@ QUERN_INLINE void madd_steps(const std::byte* w, const std::int16_t* x, std::siz
     }
 }
 
-template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
-void SignedForm::tile(const Tile& t, const ActLayout& at) {
+template <bool kMin, bool kHalf, int NC>
+static void signed_tile(const Tile& t, const ActLayout& at) {
     static_assert(Tiles::kPanels == 1 && !kMin);
     constexpr int kGroups = kHalf ? 2 : 1;
     constexpr std::size_t kStride = kSlice * 32;
@@ -66,7 +69,7 @@ void SignedForm::tile(const Tile& t, const ActLayout& at) {
     QUERN_UNROLL_N(16)
     for (int c = 0; c < NC; ++c) acc[c] = f_load(t.sums + c * 16);
     const std::byte* codes = t.scratch;
-    const float* scales = reinterpret_cast<const float*>(t.scratch + kSlice * kBytes);
+    const float* scales = reinterpret_cast<const float*>(t.scratch + kSlice * SignedForm::kBytes);
     const std::byte* next = t.x + t.b0 * 32 + NC * t.x_stride;
     for (int b = 0; b < t.n; ++b) {
         QUERN_UNROLL_N(16)
@@ -81,7 +84,7 @@ void SignedForm::tile(const Tile& t, const ActLayout& at) {
             QUERN_UNROLL_N(16)
             for (int c = 0; c < NC; ++c) acc[c] = f_fma(f_from_i(sum[c]), f_mul(scale, f_set1(side.d[c][b])), acc[c]);
         }
-        codes += kBytes;
+        codes += SignedForm::kBytes;
         scales += kGroups * 16;
     }
     QUERN_UNROLL_N(16)

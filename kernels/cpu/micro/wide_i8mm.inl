@@ -6,6 +6,9 @@
 
 namespace quern::kernels::QUERN_ISA_NS {
 
+template <bool kMin, bool kHalf, int NC>
+static void matrix_tile(const Tile& t, const ActLayout& at);
+
 struct MatrixForm {
     static constexpr std::size_t kBytes = 512;
     /// [half of 8 rows][8 values][pair of rows][row][value]; codes of at most 127 mean the same signed and unsigned.
@@ -22,7 +25,7 @@ struct MatrixForm {
         }
     }
     template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
-    static void tile(const Tile& t, const ActLayout& at);
+    QUERN_MEMBER void tile(const Tile& t, const ActLayout& at) { matrix_tile<kMin, kHalf, NC>(t, at); }
 };
 
 template <bool kSigned> using WideForm = MatrixForm;
@@ -69,8 +72,8 @@ QUERN_INLINE void load_twice(const float* p, float32x4_t* out) {
     out[3] = vzip2q_f32(b, b);
 }
 
-template <int kBits, bool kSigned, bool kMin, bool kHalf, int NC>
-void MatrixForm::tile(const Tile& t, const ActLayout& at) {
+template <bool kMin, bool kHalf, int NC>
+static void matrix_tile(const Tile& t, const ActLayout& at) {
     static_assert(Tiles::kPanels == 1);
     constexpr int kGroups = kHalf ? 2 : 1, kTwice = 2 / kGroups, P = (NC + 1) / 2, kSides = kSlice * kGroups;
     Side<kMin, kHalf, NC> side;
@@ -85,7 +88,7 @@ void MatrixForm::tile(const Tile& t, const ActLayout& at) {
         init.template set<NC>(side.init, t.n * kGroups);
     }
     const std::int8_t* q = reinterpret_cast<const std::int8_t*>(t.x) + t.b0 * 32;
-    const float* scale_at = reinterpret_cast<const float*>(t.scratch + kSlice * kBytes);
+    const float* scale_at = reinterpret_cast<const float*>(t.scratch + kSlice * MatrixForm::kBytes);
     const float* min_at = scale_at + kSlice * kGroups * 16;
     const auto column = [](int c) { return static_cast<std::size_t>(c < NC ? c : NC - 1); };
     for (int half = 0; half < 2; ++half) {
@@ -94,7 +97,7 @@ void MatrixForm::tile(const Tile& t, const ActLayout& at) {
         float32x4_t acc[P][4];
         QUERN_UNROLL_N(4)
         for (int c = 0; c < P; ++c) load_pairs(sums + column(2 * c) * 16, sums + column(2 * c + 1) * 16, acc[c]);
-        for (int b = 0; b < t.n; ++b, codes += kBytes) {
+        for (int b = 0; b < t.n; ++b, codes += MatrixForm::kBytes) {
             QUERN_UNROLL_N(2)
             for (int h = 0; h < kGroups; ++h) {
                 const int i = b * kGroups + h;
