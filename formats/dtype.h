@@ -25,6 +25,7 @@ enum class DType : std::uint32_t {
     Q5_K = 13,
     Q6_K = 14,
     BF16 = 30,
+    MXFP4 = 39,
 };
 
 /// What the rest of the house needs to know of a type; one entry a type, from formats/quant/<type>.h.

@@ -24,7 +24,7 @@ std::string_view cpu_name(char* buffer, std::size_t size);  // brand string, "un
 
 /// Index of a type in the per-type arrays, in the order of formats' all_types().
 std::uint32_t type_index(DType t);
-inline constexpr std::uint32_t kTypes = 13;
+inline constexpr std::uint32_t kTypes = 14;
 
 struct KernelTable {
     const char* name;                               // "scalar", "avx2", "avxvnni", "avx512", "neon", "neon-i8mm"

@@ -6,6 +6,7 @@
 #include "formats/quant/bf16.h"
 #include "formats/quant/f16.h"
 #include "formats/quant/f32.h"
+#include "formats/quant/mxfp4.h"
 #include "formats/quant/q2_k.h"
 #include "formats/quant/q3_k.h"
 #include "formats/quant/q4_0.h"
@@ -22,6 +23,6 @@ namespace quern::quant {
 template <class... Types>
 struct TypeList {};
 
-using AllTypes = TypeList<F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>;
+using AllTypes = TypeList<F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4>;
 
 }  // namespace quern::quant

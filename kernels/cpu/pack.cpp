@@ -72,6 +72,14 @@ void pack_small(const Byte* row, std::uint32_t n_k, std::uint32_t r, Byte* panel
     }
 }
 
+void pack_mxfp4(const Byte* row, std::uint32_t n_k, std::uint32_t r, Byte* panel) {
+    using L = panel::MXFP4;
+    for (std::uint32_t b = 0; b < n_k / 32; ++b, row += 17) {
+        put8(panel + L::scale(b) + r, byte(row));
+        for (std::uint32_t g = 0; g < 4; ++g) put(panel + L::codes(b), g, r, word(row + 1 + 4 * g));
+    }
+}
+
 void pack_q2_k(const Byte* row, std::uint32_t n_k, std::uint32_t r, Byte* panel) {
     using L = panel::Q2_K;
     std::uint32_t w[8];
@@ -192,6 +200,7 @@ Packer packer(DType t) {
         case DType::Q4_K: return {pack_q45_k<panel::Q4_K, 144, false>, block_bytes<panel::Q4_K>};
         case DType::Q5_K: return {pack_q45_k<panel::Q5_K, 176, true>, block_bytes<panel::Q5_K>};
         case DType::Q6_K: return {pack_q6_k, block_bytes<panel::Q6_K>};
+        case DType::MXFP4: return {pack_mxfp4, block_bytes<panel::MXFP4>};
     }
     return {};
 }

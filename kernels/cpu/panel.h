@@ -34,6 +34,16 @@ using Q5_0 = Pair<false, 320>;  // nibbles, bit
 using Q5_1 = Pair<true, 320>;
 using Q8_0 = Pair<false, 512>;  // bytes
 
+/// MXFP4: scale bytes of four 32-blocks share a cache line, followed by the codes of those that are there.
+struct MXFP4 {
+    static constexpr std::size_t kBlock = 256;  // nibbles
+    static constexpr std::size_t kUnit = 64 + 4 * kBlock;
+    static constexpr std::size_t kPerBlock = kUnit / 4;
+    static constexpr std::size_t scale(std::size_t b) { return b / 4 * kUnit + b % 4 * 16; }
+    static constexpr std::size_t codes(std::size_t b) { return b / 4 * kUnit + 64 + b % 4 * kBlock; }
+    static constexpr std::size_t bytes(std::size_t n_blocks) { return codes(n_blocks) - (n_blocks % 4 ? 0 : 64); }
+};
+
 /// K types: d | dmin, if any | scales | minima | codes of the eight 32-blocks. Offsets inside one 256-value unit.
 template <std::size_t kScaleAt, std::size_t kMinAt, std::size_t kCodesAt, std::size_t kCodeBytes>
 struct Super {

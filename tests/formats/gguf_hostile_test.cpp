@@ -274,7 +274,7 @@ TEST(GgufHostile, RowsThatAreNotWholeBlocks) {
 }
 
 TEST(GgufHostile, UnknownAndRemovedTypes) {
-    for (const std::uint32_t id : {4u, 5u, 31u, 36u, 39u, 1000u, 0x80000000u, 0xffffffffu}) {
+    for (const std::uint32_t id : {4u, 5u, 31u, 36u, 38u, 1000u, 0x80000000u, 0xffffffffu}) {
         EXPECT_EQ(one_tensor({32}, id), "bad.gguf: tensor 't' has type id " + std::to_string(id) +
                                             ", which Quern does not know; requantize the model, for example to Q4_K or "
                                             "Q8_0 (at byte 24)");

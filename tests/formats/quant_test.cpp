@@ -95,7 +95,7 @@ TEST_P(EveryType, DecodesFromAnyAddress) {
 }
 
 TEST(Quant, EncodesTheGoldenFloatsAsTheReference) {  // the reference package has no encoder for the K types
-    for (const char* name : {"F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}) {
+    for (const char* name : {"F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"}) {
         const std::vector<std::byte> expected = read_file(std::string(name) + ".encoded");
         ASSERT_FALSE(expected.empty()) << name;
         EXPECT_EQ(encode(*info_by_name(name), golden(*info_by_name("Q8_0")).values), expected) << name;
@@ -175,6 +175,8 @@ double block32_bound(const QuantInfo& q, const float* x) {
         return step / 2 + (high - low) * f16 + std::fabs(low) * f16 + (levels + 1) * subnormal;
     }
     if (q.type == DType::Q8_0) return extreme / 127 / 2 + extreme * f16 + 127 * subnormal;
+    // The extreme lies in [4, 8) times a power of two, with codes for 4 and 6 of it: 1 at 5 and 2 near 8 are lost at most.
+    if (q.type == DType::MXFP4) return extreme / 4;
     // Symmetric with an even number of codes: a value as large as the extreme, with the other sign, has no code and
     // loses a whole step.
     const double half = q.type == DType::Q4_0 ? 8 : 16;

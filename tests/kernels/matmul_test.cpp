@@ -46,6 +46,19 @@ std::vector<std::size_t> half_offsets(DType t) {
     }
 }
 
+void set_scales_to_one(const QuantInfo& q, std::byte* block) {
+    if (q.type == DType::MXFP4) *block = std::byte{128};
+    for (const std::size_t h : half_offsets(q.type)) {
+        block[h] = std::byte{0};
+        block[h + 1] = std::byte{0x3c};
+    }
+}
+/// Infinite or NaN, by the bits already there. MXFP4 has neither; its largest scale makes infinite products.
+void set_scale_not_finite(const QuantInfo& q, std::byte* block) {
+    if (q.type == DType::MXFP4) *block = std::byte{255};
+    else block[half_offsets(q.type).back() + 1] |= std::byte{0x7c};
+}
+
 std::vector<std::byte> weight_rows(const QuantInfo& q, Fill fill, std::uint32_t n_rows, std::uint32_t n_k,
                                    std::mt19937& rng) {
     const std::size_t n = std::size_t{n_rows} * n_k;
@@ -57,6 +70,9 @@ std::vector<std::byte> weight_rows(const QuantInfo& q, Fill fill, std::uint32_t 
     for (std::byte& b : rows) b = static_cast<std::byte>(rng());
     for (std::size_t at = 0; at < rows.size(); at += q.block_bytes)  // one exponent bit off: below 31, so finite
         for (const std::size_t h : half_offsets(q.type)) rows[at + h + 1] &= static_cast<std::byte>(0xbb);
+    if (q.type == DType::MXFP4)  // 2^-64 to 2^63: sums of products stay finite
+        for (std::size_t at = 0; at < rows.size(); at += q.block_bytes)
+            rows[at] = static_cast<std::byte>(64 + static_cast<int>(rows[at]) / 2);
     return rows;
 }
 
@@ -192,10 +208,7 @@ TEST_P(EveryTable, IntegersAreExact) {
         SCOPED_TRACE(label(q, rows, k, cols, Fill::raw));
         std::vector<std::byte> w = weight_rows(q, Fill::raw, rows, k, rng);
         for (std::size_t at = 0; is_quant(q) && at < w.size(); at += q.block_bytes)
-            for (const std::size_t h : half_offsets(q.type)) {
-                w[at + h] = std::byte{0};
-                w[at + h + 1] = std::byte{0x3c};  // 1.0
-            }
+            set_scales_to_one(q, w.data() + at);
         if (!is_quant(q)) {
             std::vector<float> small(std::size_t{rows} * k);
             for (float& v : small) v = static_cast<float>(static_cast<int>(rng() % 255) - 127);
@@ -278,7 +291,7 @@ TEST_P(EveryTable, NonFiniteScalesMeanTheSame) {
         SCOPED_TRACE(label(q, rows, k, cols, Fill::raw));
         std::vector<std::byte> w = weight_rows(q, Fill::raw, rows, k, rng);
         for (std::size_t at = 0; at < w.size(); at += q.block_bytes * 7)
-            w[at + half_offsets(q.type).back() + 1] |= static_cast<std::byte>(0x7c);
+            set_scale_not_finite(q, w.data() + at);
         const Case m(q, w, rows, k, cols, values(Fill::normal, std::size_t{k} * cols, rng));
         const std::vector<float> y = multiply(table(), m, {}), want = multiply(scalar_table(), m, {});
         EXPECT_EQ(first_difference(y.data(), want.data(), y.size()), y.size());

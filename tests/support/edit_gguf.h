@@ -7,10 +7,12 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "formats/convert.h"
 #include "formats/gguf_write.h"
 
 namespace quern::test {
@@ -40,6 +42,11 @@ public:
         shapes_[name] = {std::move(ne), type};
         return *this;
     }
+    /// Every matrix as this type.
+    GgufEdit& convert_matrices(DType type) {
+        matrices_ = type;
+        return *this;
+    }
     /// A new tensor of F32 zeros, or these values.
     GgufEdit& add_f32(const std::string& name, std::vector<float> values) {
         extra_[name] = std::move(values);
@@ -65,6 +72,12 @@ public:
                 keep.emplace_back(rows * row_bytes(type, ne[0]).value());
                 data = keep.back();
             }
+            if (matrices_ && ne.size() > 1) {
+                keep.emplace_back(row_bytes(*matrices_, t.n_elements()).value());
+                EXPECT_TRUE(convert(type, data, *matrices_, keep.back(), t.n_elements()).ok()) << tensor;
+                type = *matrices_;
+                data = keep.back();
+            }
             w.add_tensor(tensor, type, ne, data);
         }
         for (const auto& [tensor, values] : extra_) {
@@ -87,6 +100,7 @@ private:
     std::vector<std::function<void(gguf::Writer&)>> added_;
     std::map<std::string, std::pair<std::vector<std::uint64_t>, DType>> shapes_;
     std::map<std::string, std::vector<float>> extra_;
+    std::optional<DType> matrices_;
     std::vector<std::filesystem::path> written_;
 };
 

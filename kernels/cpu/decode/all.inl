@@ -2,6 +2,7 @@
 // Every decoder. To add a type: its file here, its line in isa/unit.inl.
 #pragma once
 
+#include "kernels/cpu/decode/mxfp4.inl"
 #include "kernels/cpu/decode/q2_k.inl"
 #include "kernels/cpu/decode/q3_k.inl"
 #include "kernels/cpu/decode/q4_0.inl"

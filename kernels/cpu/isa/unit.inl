@@ -19,7 +19,7 @@ namespace quern::kernels {
 #define QUERN_TYPES(FLOAT, QUANT)                                                                        \
     FLOAT(LoadF32), FLOAT(LoadF16), FLOAT(LoadBF16), QUANT(DecodeQ4_0), QUANT(DecodeQ4_1),               \
         QUANT(DecodeQ5_0), QUANT(DecodeQ5_1), QUANT(DecodeQ8_0), QUANT(DecodeQ2_K), QUANT(DecodeQ3_K),   \
-        QUANT(DecodeQ4_K), QUANT(DecodeQ5_K), QUANT(DecodeQ6_K)
+        QUANT(DecodeQ4_K), QUANT(DecodeQ5_K), QUANT(DecodeQ6_K), QUANT(DecodeMXFP4)
 #define QUERN_MATMUL_FLOAT(E) QUERN_ISA_NS::matmul_float<QUERN_ISA_NS::E>
 #define QUERN_MATMUL_QUANT(D) QUERN_ISA_NS::matmul_quant<QUERN_ISA_NS::D>
 #define QUERN_SCRATCH_FLOAT(E) QUERN_ISA_NS::matmul_float_scratch<QUERN_ISA_NS::E>

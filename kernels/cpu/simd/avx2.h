@@ -137,6 +137,10 @@ template <int N> QUERN_INLINE U8x64 u_shl(U8x64 a) {
     const __m256i m = _mm256_set1_epi8(static_cast<char>(0xff << N));
     return {_mm256_and_si256(_mm256_slli_epi16(a.lo, N), m), _mm256_and_si256(_mm256_slli_epi16(a.hi, N), m)};
 }
+QUERN_INLINE U8x64 u_lookup(const std::uint8_t* table, U8x64 i) {
+    const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    return {_mm256_shuffle_epi8(t, i.lo), _mm256_shuffle_epi8(t, i.hi)};
+}
 QUERN_INLINE __m256i four_set1(const std::int8_t* x) {
     std::int32_t four;
     __builtin_memcpy(&four, x, 4);

@@ -106,6 +106,10 @@ template <int N> QUERN_INLINE U8x64 u_shr(U8x64 a) {
 template <int N> QUERN_INLINE U8x64 u_shl(U8x64 a) {
     return _mm512_and_si512(_mm512_slli_epi16(a, N), _mm512_set1_epi8(static_cast<char>(0xff << N)));
 }
+QUERN_INLINE U8x64 u_lookup(const std::uint8_t* table, U8x64 i) {
+    const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), i);
+}
 QUERN_INLINE I32x16 i_dot_u7(I32x16 acc, U8x64 w, const std::int8_t* x) {
     std::int32_t four;
     __builtin_memcpy(&four, x, 4);

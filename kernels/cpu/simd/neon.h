@@ -151,6 +151,10 @@ template <int N> QUERN_INLINE U8x64 u_shr(U8x64 a) {
 template <int N> QUERN_INLINE U8x64 u_shl(U8x64 a) {
     return {{vshlq_n_u8(a.v[0], N), vshlq_n_u8(a.v[1], N), vshlq_n_u8(a.v[2], N), vshlq_n_u8(a.v[3], N)}};
 }
+QUERN_INLINE U8x64 u_lookup(const std::uint8_t* table, U8x64 i) {
+    const uint8x16_t t = vld1q_u8(table);
+    return {{vqtbl1q_u8(t, i.v[0]), vqtbl1q_u8(t, i.v[1]), vqtbl1q_u8(t, i.v[2]), vqtbl1q_u8(t, i.v[3])}};
+}
 QUERN_INLINE I32x16 i_dot_s8(I32x16 acc, U8x64 w, const std::int8_t* x) {
     std::int32_t four;
     __builtin_memcpy(&four, x, 4);

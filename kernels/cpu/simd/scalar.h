@@ -122,6 +122,8 @@ QUERN_INLINE U8x64 u_or(U8x64 a, U8x64 b) { for (int i = 0; i < 64; ++i) a.v[i] 
 /// Shifts each byte; bits never cross into the next byte.
 template <int N> QUERN_INLINE U8x64 u_shr(U8x64 a) { for (auto& b : a.v) b = static_cast<std::uint8_t>(b >> N); return a; }
 template <int N> QUERN_INLINE U8x64 u_shl(U8x64 a) { for (auto& b : a.v) b = static_cast<std::uint8_t>(b << N); return a; }
+/// Each byte of `i`, all below 16, replaced by that entry of the 16 bytes at `table`.
+QUERN_INLINE U8x64 u_lookup(const std::uint8_t* table, U8x64 i) { for (auto& b : i.v) b = table[b]; return i; }
 /// acc[i] += sum over j < 4 of w[4i + j] * x[j], w unsigned at most 127, x signed in +-127.
 QUERN_INLINE I32x16 i_dot_u7(I32x16 acc, U8x64 w, const std::int8_t* x) {
     QUERN_LANES for (int j = 0; j < 4; ++j) acc.v[i] = wrap_add(acc.v[i], w.v[4 * i + j] * x[j]);

@@ -75,6 +75,7 @@ int probe(const unsigned char* in, int n, Probe* out) {
     s.put_bytes("u_shr<7>", u_shr<7>(u));
     s.put_bytes("u_shl<1>", u_shl<1>(u));
     s.put_bytes("u_shl<4>", u_shl<4>(u));
+    s.put_bytes("u_lookup", u_lookup(in + 3, u_shr<4>(u)));
     return static_cast<int>(s.at - out);
 }
 
