@@ -122,6 +122,7 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     e.allow_smaller_context = o.allow_smaller_context;
     e.kv_format = o.kv_type == KvType::f32 ? kernels::KvFormat::F32 : kernels::KvFormat::F16;
     e.n_batch = o.n_batch;
+    e.pack = o.pack;
     e.log = [&](const std::string& text) { log(LogLevel::warning, text); };
     if (o.on_progress) e.progress = [&](std::uint64_t done, std::uint64_t total) { return o.on_progress({"packing weights", done, total}); };
     auto executor = engine::Executor::create(*impl->file, e);

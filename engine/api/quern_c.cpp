@@ -138,6 +138,7 @@ quern_model_options default_model_options() {
     o.kv_type = static_cast<std::int32_t>(d.kv_type);
     o.memory_limit = d.memory_limit;
     o.allow_smaller_context = d.allow_smaller_context;
+    o.pack = d.pack;
     return o;
 }
 
@@ -182,6 +183,7 @@ Status convert(const quern_model_options* in, quern::ModelOptions& out) {
     out.memory_limit = o.memory_limit;
     out.allow_smaller_context = o.allow_smaller_context != 0;
     out.isa = or_empty(o.isa);
+    out.pack = o.pack != 0;
     if (o.on_progress != nullptr) {
         out.on_progress = [o](const quern::LoadProgress& p) {
             return o.on_progress(p.stage, p.done, p.total, o.user) != 0;

@@ -190,6 +190,8 @@ struct CpuBackend::Lowered {
             s.parts[i].fine = s.parts[i].rounded && wants_fine(p.weight);
             s.parts[i].w.type = t.type;
             s.parts[i].w.n_k = static_cast<std::uint32_t>(t.ne[0]);
+            s.parts[i].w.panel_stride = kernels::panel_bytes(t.type, s.parts[i].w.n_k);
+            s.parts[i].pack = !b.weights_.packed();
             s.parts[i].kernel = b.args_.table->matmul[kernels::type_index(t.type)];
             panels += static_cast<std::uint32_t>((t.ne[1] + kernels::kLanes - 1) / kernels::kLanes);
         }
@@ -262,7 +264,7 @@ struct CpuBackend::Lowered {
     }
 };
 
-CpuBackend::CpuBackend(const CpuBackendArgs& args) : args_(args), weights_(*args.file, *args.weights), n_threads_(args.pool->size()) {}
+CpuBackend::CpuBackend(const CpuBackendArgs& args) : args_(args), weights_(*args.file, *args.weights, args.pack), n_threads_(args.pool->size()) {}
 CpuBackend::~CpuBackend() = default;
 
 std::string CpuBackend::name() const { return std::string("cpu/") + args_.table->name; }
@@ -294,7 +296,7 @@ BackendMemory CpuBackend::estimate() const {
 }
 
 Status CpuBackend::prepare(const PrepareProgress& progress) {
-    if (auto s = weights_.pack(*args_.pool, progress); !s) return s;
+    if (auto s = weights_.load(*args_.pool, progress); !s) return s;
     angles_ = rope_angles(args_.hparams->rope, args_.weights->get(Slot::rope_freqs, 0) ? weights_.vector_values(Slot::rope_freqs, 0) : std::span<const float>{});
     const Sizes s = sizes();
     scratch_stride_ = s.scratch;

@@ -21,6 +21,7 @@ struct CpuBackendArgs {
     const kernels::KernelTable* table = nullptr;
     std::uint32_t n_ctx = 0;      // longest sequence
     std::uint32_t max_bucket = 1; // largest batch that will be compiled for
+    bool pack = true;             // pack the weights at load; else at each use, from the file's mapping
 };
 
 class CpuBackend final : public Backend {

@@ -78,7 +78,7 @@ kernels::MatmulArgs part_args(const Step& s, const StepPart& p, std::uint32_t un
                               std::byte* scratch) {
     const std::uint32_t panel = unit * p.panels_per_unit, first_row = panel * kLanes;
     kernels::MatmulArgs a{};
-    a.w = p.w.panels + panel * p.w.panel_stride;
+    a.w = p.pack ? p.w.rows + std::size_t{first_row} * p.w.row_bytes : p.w.panels + panel * p.w.panel_stride;
     a.panel_stride = p.w.panel_stride;
     a.n_rows = std::min(p.w.n_rows - first_row, p.panels_per_unit * kLanes);
     a.n_k = p.w.n_k;
@@ -91,7 +91,8 @@ kernels::MatmulArgs part_args(const Step& s, const StepPart& p, std::uint32_t un
     return a;
 }
 
-void run_part(const StepPart& p, kernels::MatmulArgs a) {
+/// One product, in both terms of the activations where wanted.
+void multiply(const StepPart& p, kernels::MatmulArgs a) {
     p.kernel(a);
     if (p.fine) {   // the panels are in cache now
         a.x += kernels::ActLayout(a.n_k).bytes;
@@ -100,6 +101,33 @@ void run_part(const StepPart& p, kernels::MatmulArgs a) {
         p.kernel(a);
     }
 }
+
+/// Panels that are packed and used at a time where weights are not packed at load: few enough to stay in a core's cache, an
+/// even number because some tiles are two panels wide.
+std::uint32_t panels_at_once(const StepPart& p) {
+    constexpr std::size_t kBytes = 64 << 10;
+    return static_cast<std::uint32_t>(std::clamp<std::size_t>(kBytes / p.w.panel_stride, 2, p.panels_per_unit) + 1) / 2 * 2;
+}
+
+/// a.w: rows as in the file. They are packed into scratch piece by piece; rows are independent, so the cut is of no matter.
+void pack_and_multiply(const StepPart& p, kernels::MatmulArgs a) {
+    const std::byte* const rows = a.w;
+    std::byte* const panels = a.scratch;
+    const std::uint32_t n_rows = a.n_rows, step = panels_at_once(p) * kLanes;
+    a.w = panels;
+    a.scratch += panels_at_once(p) * p.w.panel_stride;
+    for (std::uint32_t r = 0; r < n_rows; r += step) {
+        a.n_rows = std::min(step, n_rows - r);
+        for (std::uint32_t i = 0; i < a.n_rows; i += kLanes)
+            kernels::pack_panel(p.w.type, rows + std::size_t{r + i} * p.w.row_bytes, p.w.row_bytes, std::min(kLanes, a.n_rows - i), a.n_k,
+                                panels + i / kLanes * p.w.panel_stride);
+        multiply(p, a);
+        a.y += a.n_rows;
+        if (a.bias) a.bias += a.n_rows;
+    }
+}
+
+void run_part(const StepPart& p, const kernels::MatmulArgs& a) { (p.pack ? pack_and_multiply : multiply)(p, a); }
 
 void matmul(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
     const StepPart* p = s.parts;
@@ -117,8 +145,11 @@ constexpr std::size_t kGluFloats = std::size_t{kGluCols} * kGluPanels * kLanes;
 
 std::size_t part_scratch(const Step& s) {
     std::size_t n = 0;
-    for (std::uint32_t i = 0; i < s.n_parts; ++i)
-        n = std::max(n, s.table->matmul_scratch[kernels::type_index(s.parts[i].w.type)](s.parts[i].w.n_k));
+    for (std::uint32_t i = 0; i < s.n_parts; ++i) {
+        const StepPart& p = s.parts[i];
+        const std::size_t panels = p.pack ? panels_at_once(p) * p.w.panel_stride : 0;
+        n = std::max(n, panels + s.table->matmul_scratch[kernels::type_index(p.w.type)](p.w.n_k));
+    }
     return (n + 63) / 64 * 64;
 }
 

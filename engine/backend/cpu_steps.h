@@ -34,6 +34,7 @@ struct StepPart {                  // of a matmul
     bool add = false;
     bool rounded = false;          // takes the rounded form of the input
     bool fine = false;             // both terms of it
+    bool pack = false;             // the weights are not packed yet
     void (*kernel)(const kernels::MatmulArgs&) = nullptr;
     std::uint32_t panels_per_unit = 1;
 };

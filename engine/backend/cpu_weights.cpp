@@ -54,18 +54,23 @@ void CpuWeights::each_tensor(Fn&& fn) const {
 }
 
 const gguf::Tensor* CpuWeights::mapped_embedding() const {
-    return weights_.get(Slot::output, 0) ? weights_.get(Slot::token_embd, 0) : nullptr;
+    return weights_.get(Slot::output, 0) || !packed_ ? weights_.get(Slot::token_embd, 0) : nullptr;
 }
 
 std::uint64_t CpuWeights::packed_bytes() const {
     std::uint64_t n = 0;
-    each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t) { n += is_vector(s) ? t.n_elements() * sizeof(float) : packed_size(t); });
+    each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t) {
+        if (is_vector(s)) n += t.n_elements() * sizeof(float);
+        else if (packed_) n += packed_size(t);
+    });
     return n;
 }
 
 std::uint64_t CpuWeights::mapped_bytes() const {
     const gguf::Tensor* t = mapped_embedding();
-    return t ? t->data.size() : 0;
+    std::uint64_t n = t ? t->data.size() : 0;
+    if (!packed_) each_tensor([&](const gguf::Tensor& m, Slot s, std::uint32_t) { n += is_vector(s) ? 0 : m.data.size(); });
+    return n;
 }
 
 const float* CpuWeights::vector(Slot s, std::uint32_t layer) const {
@@ -74,14 +79,34 @@ const float* CpuWeights::vector(Slot s, std::uint32_t layer) const {
     return v.empty() ? nullptr : v.data();
 }
 
-Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
+Status CpuWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
     const std::size_t slots = std::max<std::size_t>(1, weights_.layers.size()) * kSlots;
     matrices_.assign(slots, {});
     vectors_.assign(slots, {});
+    const auto place = [&](const gguf::Tensor& t, Slot s, std::uint32_t l) {
+        PackedMatrix& m = matrices_[index(s, l)];
+        m.type = t.type;
+        m.n_rows = static_cast<std::uint32_t>(t.ne[1]);
+        m.n_k = static_cast<std::uint32_t>(t.ne[0]);
+        m.panel_stride = kernels::panel_bytes(t.type, m.n_k);
+        m.row_bytes = t.data.size() / t.ne[1];
+        if (!packed_) m.rows = t.data.data();
+    };
+    each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t l) {
+        if (is_vector(s)) vectors_[index(s, l)] = read_vector(t);
+        else place(t, s, l);
+    });
+    if (!packed_) place(*weights_.output_matrix(), Slot::output, 0);   // may be the embedding, which is left out above
+    else if (auto s = pack(pool, progress); !s) return s;
+    return {};
+}
+
+Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
     std::uint64_t matrix_bytes = 0, total = 0, done = 0;
     each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t) {
+        if (is_vector(s)) return;
         total += t.data.size();
-        if (!is_vector(s)) matrix_bytes += packed_size(t);
+        matrix_bytes += packed_size(t);
     });
     auto memory = Mapping::create(matrix_bytes, "packed weights", {.huge_pages = true});
     if (!memory) return std::move(memory).error();
@@ -89,25 +114,19 @@ Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
     std::byte* at = memory_.data();
     bool cancelled = false;
     each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t l) {
-        if (cancelled) return;
-        if (is_vector(s)) {
-            vectors_[index(s, l)] = read_vector(t);
-        } else {
-            PackedMatrix& m = matrices_[index(s, l)];
-            m = {t.type, static_cast<std::uint32_t>(t.ne[1]), static_cast<std::uint32_t>(t.ne[0]), at,
-                 kernels::panel_bytes(t.type, static_cast<std::uint32_t>(t.ne[0]))};
-            const std::size_t row_bytes = t.data.size() / t.ne[1];
-            const std::uint64_t batch = std::max<std::uint64_t>(1, kReleaseBytes / (row_bytes * kernels::kLanes));
-            for (std::uint64_t p = 0; p < m.n_panels() && !cancelled; p += batch) {
-                PackJob job{&t, row_bytes, p, std::min<std::uint64_t>(batch, m.n_panels() - p), &m, at};
-                pool.run({pack_units, pack_unit, &job}, pool.size());
-                const std::uint64_t from = p * kernels::kLanes * row_bytes;
-                const std::uint64_t to = std::min<std::uint64_t>(t.data.size(), (p + batch) * kernels::kLanes * row_bytes);
-                if (t.split < file_.mappings().size()) file_.mappings()[t.split]->release(t.data.subspan(from, to - from));
-                if (progress && !progress(done + to, total)) cancelled = true;
-            }
-            at += m.n_panels() * m.panel_stride;
+        if (cancelled || is_vector(s)) return;
+        PackedMatrix& m = matrices_[index(s, l)];
+        m.panels = at;
+        const std::uint64_t batch = std::max<std::uint64_t>(1, kReleaseBytes / (m.row_bytes * kernels::kLanes));
+        for (std::uint64_t p = 0; p < m.n_panels() && !cancelled; p += batch) {
+            PackJob job{&t, m.row_bytes, p, std::min<std::uint64_t>(batch, m.n_panels() - p), &m, at};
+            pool.run({pack_units, pack_unit, &job}, pool.size());
+            const std::uint64_t from = p * kernels::kLanes * m.row_bytes;
+            const std::uint64_t to = std::min<std::uint64_t>(t.data.size(), (p + batch) * kernels::kLanes * m.row_bytes);
+            if (t.split < file_.mappings().size()) file_.mappings()[t.split]->release(t.data.subspan(from, to - from));
+            if (progress && !progress(done + to, total)) cancelled = true;
         }
+        at += m.n_panels() * m.panel_stride;
         done += t.data.size();
     });
     if (cancelled) return Error{Errc::cancelled, "loading was cancelled"};

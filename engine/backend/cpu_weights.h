@@ -12,38 +12,45 @@
 
 namespace quern::engine {
 
-/// A matrix in panels of 16 rows.
+/// A matrix in panels of 16 rows; or, where weights are not packed at load, as it lies in the file.
 struct PackedMatrix {
     DType type = DType::F32;
     std::uint32_t n_rows = 0, n_k = 0;
     const std::byte* panels = nullptr;
     std::size_t panel_stride = 0;
+    const std::byte* rows = nullptr;   // in place of panels: GGUF rows, packed anew at each use
+    std::size_t row_bytes = 0;
     std::uint32_t n_panels() const { return (n_rows + kernels::kLanes - 1) / kernels::kLanes; }
 };
 
 class CpuWeights {
 public:
-    CpuWeights(const gguf::File& file, const Weights& weights) : file_(file), weights_(weights) {}
+    /// packed: matrices are packed by load(); else they are used from the file's mapping.
+    CpuWeights(const gguf::File& file, const Weights& weights, bool packed) : file_(file), weights_(weights), packed_(packed) {}
+
+    bool packed() const { return packed_; }
 
     std::uint64_t packed_bytes() const;
     std::uint64_t mapped_bytes() const;
-    /// Packs with all threads of the pool, giving the file's pages back as it goes.
-    Status pack(ThreadPool& pool, const PrepareProgress& progress);
+    /// Reads the vectors, and packs the matrices with all threads of the pool, giving the file's pages back as it goes.
+    Status load(ThreadPool& pool, const PrepareProgress& progress);
 
-    /// After pack(). A slot must be present; Slot::output gives the tied embedding where there is no output tensor.
+    /// After load(). A slot must be present; Slot::output gives the tied embedding where there is no output tensor.
     const PackedMatrix& matrix(Slot s, std::uint32_t layer) const { return matrices_[index(s, layer)]; }
     const float* vector(Slot s, std::uint32_t layer) const;   // null where absent
     std::span<const float> vector_values(Slot s, std::uint32_t layer) const { return vectors_[index(s, layer)]; }
-    /// The embedding where it is not packed (an output matrix of its own exists): rows are read from the mapping.
+    /// The embedding where it is not packed (an output matrix of its own exists, or nothing is packed): rows are read
+    /// from the mapping.
     const gguf::Tensor* mapped_embedding() const;
 
 private:
     std::size_t index(Slot s, std::uint32_t layer) const { return layer * kSlots + static_cast<std::size_t>(s); }
     template <class Fn> void each_tensor(Fn&& fn) const;
-    Status pack_matrix(ThreadPool& pool, const gguf::Tensor& t, PackedMatrix& m, std::byte* at);
+    Status pack(ThreadPool& pool, const PrepareProgress& progress);
 
     const gguf::File& file_;
     const Weights& weights_;
+    bool packed_;
     Mapping memory_;
     std::vector<PackedMatrix> matrices_;
     std::vector<std::vector<float>> vectors_;

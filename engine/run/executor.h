@@ -21,6 +21,7 @@ struct ExecutorOptions {
     bool allow_smaller_context = false;
     kernels::KvFormat kv_format = kernels::KvFormat::F16;
     std::uint32_t n_batch = 512;
+    bool pack = true;
     PrepareProgress progress;
     std::function<void(const std::string&)> log;
 };

@@ -135,6 +135,31 @@ TEST(Load, MemoryLimit) {
     expect_refused(tiny(), Errc::out_of_memory, {"does not fit"}, o);
 }
 
+/// Without packing, every matrix counts as mapped, once, with the bytes that it has in the file; vectors are read as float.
+TEST(Load, MemoryWithoutPacking) {
+    for (const char* name : {"llama-q4_0.gguf", "qwen2-q4_0.gguf"}) {
+        const std::string path = (test::tiny_dir() / name).string();
+        auto file = gguf::File::open(path);
+        ASSERT_TRUE(file.ok());
+        std::uint64_t matrices = 0, vectors = 0;
+        for (const gguf::Tensor& t : file->tensors()) {
+            if (t.n_dims > 1) matrices += t.data.size();
+            else vectors += t.n_elements() * sizeof(float);
+        }
+        ModelOptions o;
+        o.pack = false;
+        auto m = Model::load(path, o);
+        ASSERT_TRUE(m.ok()) << m.error().message;
+        const MemoryReport r = m->memory_report();
+        EXPECT_EQ(r.weights_mapped, matrices) << name;
+        EXPECT_EQ(r.weights_packed, vectors) << name;
+        o.memory_limit = r.total;  // what is estimated before loading is what is used
+        EXPECT_TRUE(Model::load(path, o).ok());
+        o.memory_limit = r.total - 1;
+        EXPECT_FALSE(Model::load(path, o).ok());
+    }
+}
+
 TEST(Load, ProgressCanCancel) {
     ModelOptions o;
     int calls = 0;
@@ -185,13 +210,15 @@ TEST(Session, DecodingAllocatesNothing) {
 #ifdef QUERN_TEST_SANITIZED
     GTEST_SKIP() << "the sanitizer brings its own operator new, which cannot be counted";
 #endif
-    auto m = Model::load(tiny());
-    ASSERT_TRUE(m.ok());
-    auto s = m->new_session();
-    ASSERT_TRUE(s->decode(std::vector<Token>(30, 7)).ok());
-    const auto before = test::allocation_count();
-    for (Token t = 0; t < 300; ++t) ASSERT_TRUE(s->decode({&t, 1}).ok());  // past a page, past a span
-    EXPECT_EQ(test::allocation_count(), before);
+    for (const bool pack : {true, false}) {
+        auto m = Model::load(tiny(), {.pack = pack});
+        ASSERT_TRUE(m.ok());
+        auto s = m->new_session();
+        ASSERT_TRUE(s->decode(std::vector<Token>(30, 7)).ok());
+        const auto before = test::allocation_count();
+        for (Token t = 0; t < 300; ++t) ASSERT_TRUE(s->decode({&t, 1}).ok());  // past a page, past a span
+        EXPECT_EQ(test::allocation_count(), before) << "pack " << pack;
+    }
 }
 
 TEST(Generate, StopsForEachReason) {

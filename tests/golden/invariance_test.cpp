@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The same tokens give the same bits: whatever the thread count, the cut of the prompt, and what else the process does.
+// The same tokens give the same bits: whatever the thread count, the cut of the prompt, whether weights are packed at load,
+// and what else the process does.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -20,9 +21,10 @@ std::vector<Token> random_tokens(std::size_t n, std::uint32_t n_vocab) {
     return out;
 }
 
-Result<Model> load(const std::string& path, int threads) {
+Result<Model> load(const std::string& path, int threads, bool pack = true) {
     ModelOptions o;
     o.n_threads = threads;
+    o.pack = pack;
     return Model::load(path, o);
 }
 
@@ -42,13 +44,13 @@ void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, 
 }
 
 void check_model(const std::string& path, std::size_t n_tokens) {
-    auto one = load(path, 1), two = load(path, 2), three = load(path, 3);
-    ASSERT_TRUE(one.ok() && two.ok() && three.ok());
+    auto one = load(path, 1), two = load(path, 2), three = load(path, 3), unpacked = load(path, 2, false);
+    ASSERT_TRUE(one.ok() && two.ok() && three.ok() && unpacked.ok());
     const auto tokens = random_tokens(n_tokens, one->info().n_vocab);
     const auto want = last_logits(*one, tokens, tokens.size());
     for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}, std::size_t{64}, std::size_t{512}})
-        for (const Model* m : {&*one, &*two, &*three})
-            expect_same_bits(want, last_logits(*m, tokens, chunk), path + ", chunks of " + std::to_string(chunk) + ", threads " + std::to_string(m->info().n_threads));
+        for (const Model* m : {&*one, &*two, &*three, &*unpacked})
+            expect_same_bits(want, last_logits(*m, tokens, chunk), path + ", chunks of " + std::to_string(chunk) + ", threads " + std::to_string(m->info().n_threads) + (m == &*unpacked ? ", not packed" : ""));
     // decode_all computes every position in one go; its last row is the same.
     std::vector<float> all;
     auto s = two->new_session();

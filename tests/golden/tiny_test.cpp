@@ -30,11 +30,12 @@ double bound(const std::string& type, KvType kv) {
     return 7e-4;
 }
 
-std::vector<float> run(const std::string& path, const std::vector<Token>& ids, const std::string& isa, KvType kv) {
+std::vector<float> run(const std::string& path, const std::vector<Token>& ids, const std::string& isa, KvType kv, bool pack = true) {
     ModelOptions o;
+    o.pack = pack;
     o.isa = isa;
     o.kv_type = kv;
-    o.n_threads = 2;
+    o.n_threads = pack ? 2 : 1;  // one thread has the largest units, which are packed piece by piece
     auto model = Model::load(path, o);
     EXPECT_TRUE(model.ok()) << model.error().message;
     if (!model) return {};
@@ -97,6 +98,7 @@ TEST(Tiny, EveryTypeMeansWhatItsValuesMeanAsF32) {
             if (first.empty()) first = got;
             EXPECT_EQ(0, std::memcmp(first.data(), got.data(), got.size() * sizeof(float))) << q.name << ": " << isa;
         }
+        EXPECT_EQ(first, run(file, ids, "", KvType::f32, false)) << q.name << " without packing";
     }
 }
 

@@ -19,6 +19,7 @@ struct ModelFlags {
     int n_threads = 0;
     std::uint32_t n_batch = 512;
     std::uint64_t memory_limit = 0;  // bytes
+    bool no_pack = false;
     bool verbose = false;
 
     /// Adds --isa, --memory-limit and -v; -m, -t, -b and --kv where `single_run`: bench has lists of its own.

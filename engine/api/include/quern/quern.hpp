@@ -45,6 +45,10 @@ struct ModelOptions {
     bool allow_smaller_context = false;  ///< shrink n_ctx rather than refuse when memory_limit is too small
     KvType kv_type = KvType::f16;
     std::uint32_t n_batch = 512;         ///< most tokens a step of prefill takes (1 to 4096)
+    /// false: weights are used from the file's mapping and rearranged at each use. Loading is instant and the file's pages
+    /// are all the memory weights take, shared with other processes; each token costs several times as much, long prompts
+    /// little more. The results are the same.
+    bool pack = true;
     /// Called while loading; return false to cancel (Errc::cancelled).
     std::function<bool(const LoadProgress&)> on_progress = {};
     /// Messages for a person; silent when empty. May be called from load() only.
