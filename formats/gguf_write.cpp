@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "formats/gguf_write.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <system_error>
 #include <utility>
 
+#include "formats/atomic_file.h"
 #include "formats/text.h"
 
 namespace quern::gguf {
@@ -36,33 +32,6 @@ Status check_names(std::vector<std::string_view> names, std::string_view kind) {
         if (i > 0 && names[i] == names[i - 1]) {
             return Error{Errc::invalid_argument, cat(kind, " ", quoted(names[i]), " was added twice")};
         }
-    }
-    return {};
-}
-
-/// Removes the unfinished file unless told that it was kept.
-struct Unfinished {
-    int fd = -1;
-    std::string path;
-    bool kept = false;
-    ~Unfinished() {
-        if (fd >= 0) ::close(fd);
-        if (!kept && !path.empty()) ::unlink(path.c_str());
-    }
-};
-
-Error io_error(const std::string& path, std::string_view doing) {
-    const int code = errno;
-    return {Errc::io, cat(path, ": cannot ", doing, ": ", std::generic_category().message(code),
-                          code == ENOSPC ? "; free some space" : "")};
-}
-
-Status write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-        const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return io_error(path, "write");
-        bytes = bytes.subspan(static_cast<std::size_t>(n));
     }
     return {};
 }
@@ -171,23 +140,15 @@ Result<std::vector<std::byte>> Writer::to_bytes() const {
 
 Status Writer::to_file(const std::string& path) const {
     if (Status s = check(); !s) return s;
-    Unfinished part;
-    // The process id keeps two writers of one path apart; O_EXCL catches what is left of the rest.
-    const std::string temporary = cat(path, ".part", ::getpid());
-    part.fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (part.fd < 0) return io_error(temporary, "create");
-    part.path = temporary;
-    if (Status s = write_all(part.fd, temporary, head()); !s) return s;
+    AtomicFile file;
+    if (Status s = file.create(path); !s) return s;
+    if (Status s = file.write(head()); !s) return s;
     const std::vector<std::byte> zeros(alignment_);
     for (const Pending& t : tensors_) {
-        if (Status s = write_all(part.fd, temporary, t.data); !s) return s;
-        const std::uint64_t pad = padding(t.data.size(), alignment_);
-        if (Status s = write_all(part.fd, temporary, std::span(zeros).first(pad)); !s) return s;
+        if (Status s = file.write(t.data); !s) return s;
+        if (Status s = file.write(std::span(zeros).first(padding(t.data.size(), alignment_))); !s) return s;
     }
-    if (::fsync(part.fd) != 0) return io_error(temporary, "flush");
-    if (::rename(temporary.c_str(), path.c_str()) != 0) return io_error(path, "rename the finished file to");
-    part.kept = true;
-    return {};
+    return file.finish();
 }
 
 }  // namespace quern::gguf

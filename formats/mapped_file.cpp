@@ -76,6 +76,7 @@ Result<std::shared_ptr<MappedFile>> MappedFile::open(const std::string& path) {
 
     std::shared_ptr<MappedFile> file(new MappedFile);
     file->path_ = path;
+    file->modified_ns_ = std::int64_t{st.st_mtim.tv_sec} * 1000000000 + st.st_mtim.tv_nsec;
     const auto size = static_cast<std::uint64_t>(st.st_size);
     if (size > std::numeric_limits<std::size_t>::max()) {
         return Error{Errc::unsupported, cat(path, ": ", size, " bytes do not fit this machine's address space")};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,6 +26,8 @@ public:
     std::span<const std::byte> bytes() const { return {data_, size_}; }
     const std::string& path() const { return path_; }
     bool is_mapped() const { return mapped_; }
+    /// When the file's bytes were last changed, in nanoseconds since 1970, as the system had it when opening.
+    std::int64_t modified_ns() const { return modified_ns_; }
     /// Asks the system to read [offset, offset + size) soon.
     void will_need(std::size_t offset, std::size_t size) const;
     /// Gives the pages that lie wholly in `part` back to the system; they are read again from the file if touched.
@@ -38,6 +41,7 @@ private:
     std::string path_;
     const std::byte* data_ = nullptr;
     std::size_t size_ = 0;
+    std::int64_t modified_ns_ = 0;
     bool mapped_ = false;
     std::vector<std::byte> read_;  // holds the bytes where they were read, not mapped
 };

@@ -75,6 +75,8 @@ Result<const KernelTable*> select_table(std::string_view isa, std::uint32_t feat
 
 // --- Packing (cpu/pack.cpp): done once at load, the same bytes for every table. ---
 
+/// Version of the packed form, which is kept in files: goes up with every change of what pack_panel writes.
+inline constexpr std::uint32_t kPackLayout = 1;
 /// Bytes of one panel of 16 rows of n_k values; a multiple of 64. n_k must be a multiple of the type's block.
 std::size_t panel_bytes(DType t, std::uint32_t n_k);
 /// Packs rows [0, n_rows) (n_rows <= 16; missing rows become zero) of row-major GGUF data into one panel.

@@ -21,6 +21,7 @@ Status check_options(const ModelOptions& o) {
     if (o.n_threads < 0 || o.n_threads > static_cast<int>(engine::ThreadPool::kMaxThreads))
         return bad_option("n_threads is " + std::to_string(o.n_threads) + "; it is 0 (choose) to " + std::to_string(engine::ThreadPool::kMaxThreads));
     if (o.n_batch < 1 || o.n_batch > kMaxBatch) return bad_option("n_batch is " + std::to_string(o.n_batch) + "; it is 1 to " + std::to_string(kMaxBatch));
+    if (!o.pack && !o.pack_cache.empty()) return bad_option("pack_cache is '" + o.pack_cache + "', but nothing is packed (pack is false); leave one of them away");
     if (o.kv_type != KvType::f16 && o.kv_type != KvType::f32) return bad_option("kv_type is neither f16 nor f32");
     return {};
 }
@@ -109,7 +110,8 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     auto file = gguf::File::open(path);
     if (!file) return std::move(file).error();
     impl->file.emplace(std::move(*file));
-    for (const auto& m : impl->file->mappings()) m->will_need(0, m->bytes().size());
+    if (o.pack_cache.empty())  // else most of it may not be needed
+        for (const auto& m : impl->file->mappings()) m->will_need(0, m->bytes().size());
     if (auto s = read_text_side(*impl); !s) return std::move(s).error();
 
     const engine::Topology topology = engine::read_topology();
@@ -123,6 +125,7 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     e.kv_format = o.kv_type == KvType::f32 ? kernels::KvFormat::F32 : kernels::KvFormat::F16;
     e.n_batch = o.n_batch;
     e.pack = o.pack;
+    e.pack_cache = {o.pack_cache, [&](const std::string& text) { log(LogLevel::info, text); }};
     e.log = [&](const std::string& text) { log(LogLevel::warning, text); };
     if (o.on_progress) e.progress = [&](std::uint64_t done, std::uint64_t total) { return o.on_progress({"packing weights", done, total}); };
     auto executor = engine::Executor::create(*impl->file, e);

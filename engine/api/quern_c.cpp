@@ -184,6 +184,7 @@ Status convert(const quern_model_options* in, quern::ModelOptions& out) {
     out.allow_smaller_context = o.allow_smaller_context != 0;
     out.isa = or_empty(o.isa);
     out.pack = o.pack != 0;
+    out.pack_cache = or_empty(o.pack_cache);
     if (o.on_progress != nullptr) {
         out.on_progress = [o](const quern::LoadProgress& p) {
             return o.on_progress(p.stage, p.done, p.total, o.user) != 0;

@@ -296,7 +296,8 @@ BackendMemory CpuBackend::estimate() const {
 }
 
 Status CpuBackend::prepare(const PrepareProgress& progress) {
-    if (auto s = weights_.load(*args_.pool, progress); !s) return s;
+    if (auto s = weights_.load(*args_.pool, progress, args_.pack_cache); !s) return s;
+    args_.pack_cache = {};   // its log is the caller's, for as long as loading takes
     angles_ = rope_angles(args_.hparams->rope, args_.weights->get(Slot::rope_freqs, 0) ? weights_.vector_values(Slot::rope_freqs, 0) : std::span<const float>{});
     const Sizes s = sizes();
     scratch_stride_ = s.scratch;

@@ -22,6 +22,7 @@ struct CpuBackendArgs {
     std::uint32_t n_ctx = 0;      // longest sequence
     std::uint32_t max_bucket = 1; // largest batch that will be compiled for
     bool pack = true;             // pack the weights at load; else at each use, from the file's mapping
+    PackCacheOptions pack_cache;
 };
 
 class CpuBackend final : public Backend {

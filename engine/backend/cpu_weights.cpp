@@ -2,6 +2,9 @@
 #include "engine/backend/cpu_weights.h"
 
 #include <algorithm>
+#include <filesystem>
+
+#include "formats/text.h"
 
 namespace quern::engine {
 namespace {
@@ -79,7 +82,43 @@ const float* CpuWeights::vector(Slot s, std::uint32_t layer) const {
     return v.empty() ? nullptr : v.data();
 }
 
-Status CpuWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
+template <class Fn>
+void CpuWeights::each_matrix(Fn&& fn) {
+    each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t l) {
+        if (!is_vector(s)) fn(t, matrices_[index(s, l)]);
+    });
+}
+
+Status CpuWeights::read_cache(ThreadPool& pool, const std::string& path, PackFile& head) {
+    const auto refuse = [&](const std::string& why) { return Error{Errc::bad_file, path + ": " + why}; };
+    if (std::error_code unknown; !std::filesystem::exists(path, unknown)) return refuse("not there yet");
+    auto file = MappedFile::open(path);
+    if (!file) return std::move(file).error();
+    if (auto s = head.read((*file)->bytes()); !s) return refuse(s.error().message);
+    if (!(*file)->is_mapped()) return refuse("it cannot be mapped");   // panels must be aligned
+    (*file)->will_need(0, (*file)->bytes().size());
+    std::vector<std::span<const std::byte>> data;
+    for (const PackFile::Matrix& m : head.matrices) data.push_back((*file)->bytes().subspan(m.offset, m.bytes));
+    const std::vector<std::uint64_t> sums = pack_checksums(pool, data);
+    for (std::size_t i = 0; i < sums.size(); ++i)
+        if (sums[i] != head.matrices[i].checksum) return refuse(cat("tensor ", quoted(head.matrices[i].name), " is damaged in it"));
+    cache_ = std::move(*file);
+    std::size_t i = 0;
+    each_matrix([&](const gguf::Tensor&, PackedMatrix& m) { m.panels = data[i++].data(); });
+    return {};
+}
+
+Status CpuWeights::write_cache(ThreadPool& pool, const std::string& path, PackFile& head) {
+    std::vector<std::span<const std::byte>> data;
+    each_matrix([&](const gguf::Tensor&, PackedMatrix& m) { data.emplace_back(m.panels, m.n_panels() * m.panel_stride); });
+    const std::vector<std::uint64_t> sums = pack_checksums(pool, data);
+    for (std::size_t i = 0; i < sums.size(); ++i) head.matrices[i].checksum = sums[i];
+    std::error_code failed;   // a folder that cannot be made shows when the file is created
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path(), failed);
+    return head.write(path, data);
+}
+
+Status CpuWeights::load(ThreadPool& pool, const PrepareProgress& progress, const PackCacheOptions& cache) {
     const std::size_t slots = std::max<std::size_t>(1, weights_.layers.size()) * kSlots;
     matrices_.assign(slots, {});
     vectors_.assign(slots, {});
@@ -96,8 +135,28 @@ Status CpuWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
         if (is_vector(s)) vectors_[index(s, l)] = read_vector(t);
         else place(t, s, l);
     });
-    if (!packed_) place(*weights_.output_matrix(), Slot::output, 0);   // may be the embedding, which is left out above
-    else if (auto s = pack(pool, progress); !s) return s;
+    if (!packed_) {
+        place(*weights_.output_matrix(), Slot::output, 0);   // may be the embedding, which is left out above
+        return {};
+    }
+    const std::string path = cache.folder.empty() ? "" : pack_cache_path(cache.folder, file_);
+    Status cached = Error{Errc::io, ""};
+    PackFile head;
+    if (!path.empty()) {
+        head = describe_source(file_);
+        each_matrix([&](const gguf::Tensor& t, PackedMatrix&) { head.matrices.push_back({t.name, t.type, t.ne[1], t.ne[0], packed_size(t)}); });
+        head.place();
+        cached = read_cache(pool, path, head);
+        if (!cached)   // not asked for before: with a cache most of the model is not read
+            for (const auto& m : file_.mappings()) m->will_need(0, m->bytes().size());
+        cache.say(cached ? "packed weights come from " + path : "packed weights are made anew: " + cached.error().message);
+    }
+    if (!cached) {
+        if (auto s = pack(pool, progress); !s) return s;
+        if (!path.empty())
+            if (auto s = write_cache(pool, path, head); !s) cache.say("packed weights are not kept: " + s.error().message);
+    }
+    if (!weights_.get(Slot::output, 0)) matrices_[index(Slot::output, 0)] = matrices_[index(Slot::token_embd, 0)];
     return {};
 }
 
@@ -130,7 +189,6 @@ Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
         done += t.data.size();
     });
     if (cancelled) return Error{Errc::cancelled, "loading was cancelled"};
-    if (!weights_.get(Slot::output, 0)) matrices_[index(Slot::output, 0)] = matrices_[index(Slot::token_embd, 0)];
     return {};
 }
 

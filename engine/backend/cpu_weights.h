@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/pack_cache.h"
 #include "engine/core/memory.h"
 #include "engine/core/thread_pool.h"
 #include "engine/model/weights.h"
@@ -32,8 +33,10 @@ public:
 
     std::uint64_t packed_bytes() const;
     std::uint64_t mapped_bytes() const;
-    /// Reads the vectors, and packs the matrices with all threads of the pool, giving the file's pages back as it goes.
-    Status load(ThreadPool& pool, const PrepareProgress& progress);
+    /// Reads the vectors, and packs the matrices with all threads of the pool, giving the file's pages back as it goes. With
+    /// a cache they are mapped from there if it is whole and of this model, else written there once packed; what is wrong
+    /// with it is logged, never an error.
+    Status load(ThreadPool& pool, const PrepareProgress& progress, const PackCacheOptions& cache);
 
     /// After load(). A slot must be present; Slot::output gives the tied embedding where there is no output tensor.
     const PackedMatrix& matrix(Slot s, std::uint32_t layer) const { return matrices_[index(s, layer)]; }
@@ -47,11 +50,15 @@ private:
     std::size_t index(Slot s, std::uint32_t layer) const { return layer * kSlots + static_cast<std::size_t>(s); }
     template <class Fn> void each_tensor(Fn&& fn) const;
     Status pack(ThreadPool& pool, const PrepareProgress& progress);
+    template <class Fn> void each_matrix(Fn&& fn);
+    Status read_cache(ThreadPool& pool, const std::string& path, PackFile& head);
+    Status write_cache(ThreadPool& pool, const std::string& path, PackFile& head);
 
     const gguf::File& file_;
     const Weights& weights_;
     bool packed_;
-    Mapping memory_;
+    Mapping memory_;                        // of the panels, unless they lie in
+    std::shared_ptr<MappedFile> cache_;
     std::vector<PackedMatrix> matrices_;
     std::vector<std::vector<float>> vectors_;
 };

@@ -20,7 +20,7 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
 
     CpuBackendArgs args;
     args.file = &file; args.hparams = &hparams_; args.weights = &weights_; args.plan = &plan_;
-    args.pool = pool_.get(); args.table = table_; args.max_bucket = n_batch_; args.pack = o.pack;
+    args.pool = pool_.get(); args.table = table_; args.max_bucket = n_batch_; args.pack = o.pack; args.pack_cache = o.pack_cache;
     const auto need = [&](std::uint32_t n_ctx) {
         args.n_ctx = n_ctx;
         const BackendMemory m = CpuBackend(args).estimate();

@@ -22,6 +22,7 @@ struct ExecutorOptions {
     kernels::KvFormat kv_format = kernels::KvFormat::F16;
     std::uint32_t n_batch = 512;
     bool pack = true;
+    PackCacheOptions pack_cache;
     PrepareProgress progress;
     std::function<void(const std::string&)> log;
 };

@@ -87,6 +87,7 @@ static void test_basics(void) {
     CHECK(o.memory_limit == UINT64_C(0x7f7f7f7f7f7f7f7f));
     quern_model_options_init(&o, sizeof o);
     CHECK(o.size == sizeof o && o.memory_limit == 0 && o.on_log == NULL && o.isa == NULL);
+    CHECK(o.pack == 1 && o.pack_cache == NULL);
 }
 
 static void test_sampler(void) {
@@ -145,6 +146,7 @@ static void test_load(const char* path) {
     quern_error error = {QUERN_OK, ""};
     quern_model_options o;
     quern_model* model = NULL;
+    quern_memory_report report;
     struct seen seen;
     char longest[6000];
 
@@ -172,6 +174,16 @@ static void test_load(const char* path) {
     OK(quern_model_load(path, &o, &model, &error));
     CHECK(seen.calls > 1);
     quern_model_free(model);
+
+    quern_model_options_init(&o, sizeof o);
+    o.pack = 0;
+    OK(quern_model_load(path, &o, &model, &error));
+    report.size = sizeof report;
+    OK(quern_model_get_memory(model, &report, &error));
+    CHECK(report.weights_mapped > report.weights_packed);
+    quern_model_free(model);
+    o.pack_cache = "folder";
+    FAILS(quern_model_load(path, &o, &model, &error), QUERN_INVALID_ARGUMENT, "pack_cache");
 }
 
 static void test_model(const quern_model* model) {

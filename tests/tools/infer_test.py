@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import os
 import re
 import subprocess
@@ -27,6 +28,7 @@ class Errors(unittest.TestCase):
         self.expect(run("infer", *GREEDY, "--system", "be brief"), USAGE, "--chat")
         self.expect(run("infer", *GREEDY, "-l", "7"), USAGE, "--logit-bias", "'7'")
         self.expect(run("infer", *GREEDY, "-ctk", "f16", "-ctv", "f32"), USAGE, "same format")
+        self.expect(run("infer", *GREEDY, "--no-pack", "--pack-cache", "x"), USAGE, "--no-pack")
         self.expect(run("infer", "-m", MODEL, "-f", "no-such-prompt"), USAGE, "no-such-prompt")
 
     def test_values_that_the_library_refuses(self):
@@ -84,6 +86,15 @@ class Text(unittest.TestCase):
         for key in ("prompt_tokens_per_second", "generate_tokens_per_second", "first_token_seconds",
                     "start_to_first_token_seconds"):
             self.assertGreater(answer[key], 0, key)
+
+    def test_where_packed_weights_come_from_changes_no_token(self):
+        want = run_json("infer", *GREEDY, "--json")["tokens"]
+        self.assertEqual(run_json("infer", *GREEDY, "--json", "--no-pack")["tokens"], want)
+        with tempfile.TemporaryDirectory() as folder:
+            for said in ("packed weights are made anew", "packed weights come from"):
+                p = run("infer", *GREEDY, "--json", "-v", "--pack-cache", folder)
+                self.assertIn(said, p.stderr)
+                self.assertEqual(json.loads(p.stdout)["tokens"], want)
 
     def test_last_line(self):
         lines = run("infer", *GREEDY).stderr.splitlines()

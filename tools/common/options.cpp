@@ -35,7 +35,9 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
                    "CPU has");
     app.add_option("--memory-limit", memory_limit, "Most memory for weights, KV cache and buffers: 512M, 4G")
         ->transform(CLI::AsSizeValue(false));
-    app.add_flag("--no-pack", no_pack, "Use weights from the file as they are: instant start, less memory, slow tokens");
+    auto* cache = app.add_option("--pack-cache", pack_cache, "Keep packed weights in this folder for later runs")->type_name("DIR");
+    app.add_flag("--no-pack", no_pack, "Use weights from the file as they are: instant start, less memory, slow tokens")
+        ->excludes(cache);
     app.add_flag("-v,--verbose", verbose, "Say on standard error what is loaded and chosen");
 }
 
@@ -45,6 +47,7 @@ ModelOptions ModelFlags::options(const std::string& program) const {
     out.isa = isa;
     out.memory_limit = memory_limit;
     out.pack = !no_pack;
+    out.pack_cache = pack_cache;
     out.kv_type = kv_type() == "f32" ? KvType::f32 : KvType::f16;
     out.n_batch = n_batch;
     out.on_log = log_to_stderr(program, verbose);

@@ -14,7 +14,7 @@ namespace quern::tools {
 
 /// Flags about the model and the machine.
 struct ModelFlags {
-    std::string path, isa;
+    std::string path, isa, pack_cache;
     std::vector<std::string> kv_types;  // as often as the flag was given; all the same
     int n_threads = 0;
     std::uint32_t n_batch = 512;
@@ -22,7 +22,8 @@ struct ModelFlags {
     bool no_pack = false;
     bool verbose = false;
 
-    /// Adds --isa, --memory-limit and -v; -m, -t, -b and --kv where `single_run`: bench has lists of its own.
+    /// Adds --isa, --memory-limit, --pack-cache, --no-pack and -v; -m, -t, -b and --kv where `single_run`: bench has lists of
+    /// its own.
     void add_to(CLI::App& app, bool single_run = true);
     std::string kv_type() const { return kv_types.empty() ? "f16" : kv_types.front(); }
     ModelOptions options(const std::string& program) const;

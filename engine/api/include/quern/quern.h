@@ -80,6 +80,7 @@ typedef struct quern_model_options {
     /* Messages for a person, while loading. NULL: silent. */
     void (*on_log)(int32_t level, const char* message, void* user);
     void* user; /* handed to both */
+    const char* pack_cache; /* folder where packed weights are kept from load to load, made if need be; NULL: none */
     int32_t pack; /* default 1; 0: weights are used from the file's mapping: instant start, less memory, slow tokens */
 } quern_model_options;
 

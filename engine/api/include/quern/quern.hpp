@@ -49,6 +49,9 @@ struct ModelOptions {
     /// are all the memory weights take, shared with other processes; each token costs several times as much, long prompts
     /// little more. The results are the same.
     bool pack = true;
+    /// A folder (made if need be) where packed weights are kept: the first load writes a file as large as the model, later
+    /// ones map it instead of packing. One that is damaged, or not of this model file, is replaced; on_log says so. "": none.
+    std::string pack_cache = {};
     /// Called while loading; return false to cancel (Errc::cancelled).
     std::function<bool(const LoadProgress&)> on_progress = {};
     /// Messages for a person; silent when empty. May be called from load() only.
