@@ -29,6 +29,12 @@ Result<Environment> read_environment() {
                                                      "; it must be a number in 1 to ", ThreadPool::kMaxThreads)};
         }
     }
+    // The XDG base directory specification: a relative path counts as unset.
+    if (const std::string_view cache = variable("XDG_CACHE_HOME"); cache.starts_with('/')) {
+        env.cache_dir = cat(cache, "/quern");
+    } else if (const std::string_view home = variable("HOME"); home.starts_with('/')) {
+        env.cache_dir = cat(home, "/.cache/quern");
+    }
     return env;
 }
 

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cassert>
 #include <chrono>
@@ -87,14 +88,11 @@ struct Signal {
 };
 static_assert(sizeof(std::atomic<std::uint32_t>) == 4, "a futex is four bytes");
 
-/// The step at hand, in one word, so that one fetch_add draws a unit and says whether it is a unit of a step that is
-/// still open: sequence number of the step (24 bits), its units (20), units drawn so far (20).
+/// A queue of the step at hand, in one word, so that one fetch_add draws a unit and says whether it is a unit of a step
+/// that is still open: the queue's units (20 bits), units drawn so far (20).
 struct Ticket {
     std::uint64_t word;
-    static std::uint64_t make(std::uint64_t sequence, std::uint32_t units) {
-        return sequence << 40 | std::uint64_t{units} << 20;
-    }
-    std::uint64_t sequence() const { return word >> 40; }
+    static std::uint64_t make(std::uint32_t units) { return std::uint64_t{units} << 20; }
     std::uint32_t units() const { return static_cast<std::uint32_t>(word >> 20) & 0xfffffu; }
     std::uint32_t drawn() const { return static_cast<std::uint32_t>(word) & 0xfffffu; }
 };
@@ -123,20 +121,22 @@ private:
     sigset_t before_;
 };
 
-Status pin(std::thread& thread, int cpu) {
+Status pin(std::thread& thread, const std::vector<int>& cpus) {
 #ifdef __linux__
-    if (cpu < 0 || cpu >= CPU_SETSIZE) {
-        return Error{Errc::invalid_argument, cat("CPU ", cpu, " is not in 0 to ", CPU_SETSIZE - 1)};
-    }
     cpu_set_t set;
     CPU_ZERO(&set);
-    CPU_SET(static_cast<std::size_t>(cpu), &set);
+    for (const int cpu : cpus) {
+        if (cpu < 0 || cpu >= CPU_SETSIZE) {
+            return Error{Errc::invalid_argument, cat("CPU ", cpu, " is not in 0 to ", CPU_SETSIZE - 1)};
+        }
+        CPU_SET(static_cast<std::size_t>(cpu), &set);
+    }
     if (const int code = ::pthread_setaffinity_np(thread.native_handle(), sizeof set, &set); code != 0) {
-        return Error{Errc::io, cat("cannot pin a thread to CPU ", cpu, ": ", std::generic_category().message(code),
+        return Error{Errc::io, cat("cannot pin a thread to CPU ", cpus[0], ": ", std::generic_category().message(code),
                                    "; choose CPUs from the process's affinity mask")};
     }
 #else
-    static_cast<void>(thread), static_cast<void>(cpu);
+    static_cast<void>(thread), static_cast<void>(cpus);
 #endif
     return {};
 }
@@ -147,8 +147,15 @@ struct ThreadPool::Impl {
     std::uint32_t n_threads = 1;
     std::chrono::microseconds spin = kSpin;
 
-    alignas(kLine) std::atomic<std::uint64_t> ticket{0};
-    Signal step_signal;                            // moves on with every step, and at the end of a run
+    /// A stretch of the step's units; with one queue, all of them.
+    struct alignas(kLine) Queue {
+        std::atomic<std::uint64_t> ticket{0};
+        std::uint32_t first = 0;                   // unit; written between steps, as are job, step and total
+    };
+    std::vector<Queue> queues = std::vector<Queue>(1);
+    std::vector<std::uint32_t> home;               // [thread] the queue it empties first; empty: all 0
+
+    alignas(kLine) Signal step_signal;             // moves on with every step, and at the end of a run
     alignas(kLine) std::atomic<std::uint32_t> done{0};
     std::atomic<bool> finished{true};
     std::atomic<std::uint32_t> limit{1};           // threads of the current run
@@ -157,32 +164,49 @@ struct ThreadPool::Impl {
 
     // Written between steps, read by holders of a unit: the ticket orders the two.
     Job job{};
-    std::uint32_t step = 0;
+    std::uint32_t step = 0, total = 0;
 
     std::vector<std::thread> threads;
 
     /// Draws and does one unit; false if the open step has none left.
     bool work_one(std::uint32_t thread) {
-        Ticket t{ticket.load(std::memory_order_acquire)};
-        if (t.drawn() >= t.units()) return false;
-        t.word = ticket.fetch_add(1, std::memory_order_acq_rel);
-        if (t.drawn() >= t.units()) return false;
-        job.unit(job.context, step, t.drawn(), thread);
-        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == t.units()) open_step(step + 1);
-        return true;
+        const std::size_t n = queues.size();
+        std::size_t at = home.empty() ? 0 : home[thread];
+        for (std::size_t i = 0; i < n; ++i, at = at + 1 == n ? 0 : at + 1) {
+            Queue& q = queues[at];
+            Ticket t{q.ticket.load(std::memory_order_acquire)};
+            if (t.drawn() >= t.units()) continue;
+            t.word = q.ticket.fetch_add(1, std::memory_order_acq_rel);
+            if (t.drawn() >= t.units()) continue;
+            const std::uint32_t all = total;
+            job.unit(job.context, step, q.first + t.drawn(), thread);
+            if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == all) open_step(step + 1);
+            return true;
+        }
+        return false;
     }
 
     /// Opens the next step that has units, or ends the run. Nobody holds a unit now.
     void open_step(std::uint32_t next) {
-        const std::uint64_t sequence = Ticket{ticket.load(std::memory_order_relaxed)}.sequence() + 1;
         done.store(0, std::memory_order_relaxed);
         std::uint32_t n;
         while ((n = job.units(job.context, next)) == 0) ++next;
-        step = next;
-        assert(n == Job::kEnd || n <= Job::kMaxUnits);
-        ticket.store(Ticket::make(sequence, n == Job::kEnd ? 0 : n), std::memory_order_release);
-        // Once `finished` is set the caller may start another run: only the signal, which just moves on, comes after.
-        if (n == Job::kEnd) finished.store(true, std::memory_order_release);
+        if (n == Job::kEnd) {
+            // The caller may now start another run: only the signal, which just moves on, comes after.
+            finished.store(true, std::memory_order_release);
+        } else {
+            assert(n <= Job::kMaxUnits);
+            step = next;
+            total = n;
+            const auto parts = static_cast<std::uint32_t>(queues.size());
+            for (std::uint32_t i = 0; i < parts; ++i) queues[i].first = even_part(n, i, parts);
+            for (std::uint32_t i = 0; i < parts; ++i) {
+                // An empty queue is left exhausted, as it is. Writing to it could come after the step's end, when
+                // somebody else has opened the next: the step cannot end before all queues with units are written.
+                if (const std::uint32_t units = even_part(n, i + 1, parts) - even_part(n, i, parts); units != 0)
+                    queues[i].ticket.store(Ticket::make(units), std::memory_order_release);
+            }
+        }
         step_signal.advance();
     }
 
@@ -220,7 +244,23 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, 
                      cat(cpus.size(), " CPUs given for ", n_threads, " threads; give one each")};
     }
     std::unique_ptr<ThreadPool> pool(new ThreadPool);
-    Impl& impl = *pool->impl_;
+    std::vector<std::vector<int>> sets;
+    for (const int cpu : cpus) sets.push_back({cpu});
+    if (Status s = pool->start(n_threads, sets, /*must=*/true); !s) return std::move(s).error();
+    return pool;
+}
+
+Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, const ThreadPlaces& places) {
+    if (places.queue.size() < n_threads) return create(n_threads);
+    std::unique_ptr<ThreadPool> pool(new ThreadPool);
+    pool->impl_->queues = std::vector<Impl::Queue>(std::max<std::size_t>(1, places.nodes.size()));
+    pool->impl_->home = places.queue;
+    if (Status s = pool->start(n_threads, places.cpus, /*must=*/false); !s) return std::move(s).error();
+    return pool;
+}
+
+Status ThreadPool::start(std::uint32_t n_threads, const std::vector<std::vector<int>>& cpus, bool must) {
+    Impl& impl = *impl_;
     impl.n_threads = n_threads;
     if (const std::uint32_t n = allowed_cpus(); n != 0 && n_threads > n) impl.spin = kSpinOversubscribed;
     impl.threads.reserve(n_threads - 1);
@@ -235,13 +275,14 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, 
 #ifdef __linux__
         ::pthread_setname_np(impl.threads.back().native_handle(), cat("quern-", i).c_str());
 #endif
-        if (cpus.empty()) continue;
-        if (Status s = pin(impl.threads.back(), cpus[i]); !s) return std::move(s).error();
+        if (cpus.empty() || cpus[i].empty()) continue;
+        if (Status s = pin(impl.threads.back(), cpus[i]); !s && must) return s;
     }
-    return pool;
+    return {};
 }
 
 std::uint32_t ThreadPool::size() const { return impl_->n_threads; }
+std::uint32_t ThreadPool::n_queues() const { return static_cast<std::uint32_t>(impl_->queues.size()); }
 
 void ThreadPool::run(const Job& job, std::uint32_t n_threads) {
     Impl& impl = *impl_;

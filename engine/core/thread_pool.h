@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
+#include "engine/core/topology.h"
 #include "quern/result.hpp"
 
 namespace quern::engine {
@@ -22,6 +24,11 @@ struct Job {
     void* context;
 };
 
+/// Where part `i` of `parts` begins when n things are cut evenly; i = parts gives n.
+constexpr std::uint32_t even_part(std::uint32_t n, std::uint32_t i, std::uint32_t parts) {
+    return static_cast<std::uint32_t>(std::uint64_t{n} * i / parts);
+}
+
 class ThreadPool {
 public:
     static constexpr std::uint32_t kMaxThreads = 1024;
@@ -30,11 +37,15 @@ public:
     /// empty: no pinning. The calling thread is never pinned, so cpus[0] is not used. Fails with Errc::io where the
     /// system refuses a thread or a CPU.
     static Result<std::unique_ptr<ThreadPool>> create(std::uint32_t n_threads, std::span<const int> cpus = {});
+    /// Threads run where `places` asks, as far as the system lets them. A step's units are cut into one queue a node:
+    /// even_part(units, queue, n_queues()) is the queue's first; threads empty their own queue, then the others.
+    static Result<std::unique_ptr<ThreadPool>> create(std::uint32_t n_threads, const ThreadPlaces& places);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     std::uint32_t size() const;
+    std::uint32_t n_queues() const;
     /// Does the whole job on up to n_threads threads (1 .. size()), the caller being thread 0; what they wrote is then
     /// visible to the caller. Not reentrant: one run at a time (callers hold the executor's lock). The job's functions
     /// must not throw. Allocates nothing.
@@ -42,6 +53,7 @@ public:
 
 private:
     ThreadPool();
+    Status start(std::uint32_t n_threads, const std::vector<std::vector<int>>& cpus, bool must);
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };

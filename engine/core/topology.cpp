@@ -28,6 +28,9 @@ constexpr int kMaxCpu = 1 << 16;  // no list may name more, whatever a file says
 // cores: 25 to 45 %, middle ones 75 % and up); clock alone differs less (Intel E-cores: 70 to 77 %, favoured cores 96
 // %).
 constexpr double kCapacityShare = 0.7, kFrequencyShare = 0.8;
+// A step of prefill has about eight units a thread, so its end waits for at most one unit of the slowest: with half the
+// speed that is an eighth of the step, less than what the core adds; with a quarter (Arm little cores) it is not.
+constexpr double kPrefillShare = 0.5;
 
 /// Up to 64 KB of a file; nothing if it cannot be read.
 std::optional<string> read_text(const string& path) {
@@ -255,8 +258,8 @@ void read_cores(const string& root, Topology& t) {
     t.n_cores = static_cast<std::uint32_t>(found.size());
 }
 
-/// Marks CPUs whose figure in `file` is below `share` of the best one's. Returns whether every CPU has the file.
-bool mark_slow(const string& root, const char* file, double share, Topology& t) {
+/// Sets each CPU's speed to its share of the best one's figure in `file`. Returns whether every CPU has the file.
+bool read_speeds(const string& root, const char* file, Topology& t) {
     std::vector<double> figures;
     for (const Cpu& c : t.cpus) {
         const auto value = read_number<double>(cat(root, "/sys/devices/system/cpu/cpu", c.id, file));
@@ -264,12 +267,14 @@ bool mark_slow(const string& root, const char* file, double share, Topology& t) 
         figures.push_back(*value);
     }
     const double best = *std::max_element(figures.begin(), figures.end());
-    for (std::size_t i = 0; i < figures.size(); ++i) t.cpus[i].efficiency = figures[i] < share * best;
+    for (std::size_t i = 0; i < figures.size(); ++i) t.cpus[i].speed = best > 0 ? figures[i] / best : 1;
     return true;
 }
 
 void read_efficiency(const string& root, Topology& t) {
     // Intel's hybrid machines list their kinds; Arm gives capacities; elsewhere the highest clock has to do.
+    const bool capacities = read_speeds(root, "/cpu_capacity", t);
+    if (!capacities) read_speeds(root, "/cpufreq/cpuinfo_max_freq", t);
     const std::vector<int> atoms = read_list(root + "/sys/devices/cpu_atom/cpus");
     if (!atoms.empty()) {
         for (Cpu& c : t.cpus) c.efficiency = std::find(atoms.begin(), atoms.end(), c.id) != atoms.end();
@@ -277,8 +282,8 @@ void read_efficiency(const string& root, Topology& t) {
         if (std::all_of(t.cpus.begin(), t.cpus.end(), slow)) {
             for (Cpu& c : t.cpus) c.efficiency = false;  // the mask leaves no others: nothing to prefer
         }
-    } else if (!mark_slow(root, "/cpu_capacity", kCapacityShare, t)) {
-        mark_slow(root, "/cpufreq/cpuinfo_max_freq", kFrequencyShare, t);
+    } else {
+        for (Cpu& c : t.cpus) c.efficiency = c.speed < (capacities ? kCapacityShare : kFrequencyShare);
     }
     std::set<int> slow_cores;
     for (const Cpu& c : t.cpus) {
@@ -300,24 +305,69 @@ void recommend(Topology& t) {
         }
     }
     const auto count = [](std::size_t n, const char* what) { return cat(n, what, n == 1 ? "" : "s"); };
-    t.reason = cat(count(t.thread_cpus.size(), t.n_efficiency != 0 ? " fast physical core" : " physical core"), " (",
+    const std::size_t n_fast = t.thread_cpus.size();
+    for (const Cpu& c : t.cpus) {
+        if (c.efficiency && c.speed >= kPrefillShare && taken.insert(c.core).second) t.thread_cpus.push_back(c.id);
+    }
+    t.reason = cat(count(n_fast, t.n_efficiency != 0 ? " fast physical core" : " physical core"), " (",
                    count(t.cpus.size(), " logical CPU"), " allowed");
-    if (t.n_efficiency != 0) t.reason += cat(", ", count(t.n_efficiency, " efficiency core"), " left out");
+    if (t.n_efficiency != 0) {
+        t.reason += cat(", ", count(t.n_efficiency, " efficiency core"),
+                        t.thread_cpus.size() > n_fast ? " for prefill only" : " left out");
+    }
     if (t.nodes.size() > 1) t.reason += cat(", ", t.nodes.size(), " NUMA nodes");
     t.reason += ")";
+    t.n_threads = static_cast<std::uint32_t>(n_fast);
     if (t.cpu_quota > 0) {
         // Threads meet at barriers: one that the quota stops holds up all, so a part of a CPU does not count.
         const double whole = std::max(1.0, t.cpu_quota + 1e-6);
         if (whole < static_cast<double>(t.thread_cpus.size())) {
             t.thread_cpus.resize(static_cast<std::size_t>(whole));
+            t.n_threads = std::min(t.n_threads, static_cast<std::uint32_t>(whole));
             t.reason +=
                 cat(", cut to ", t.thread_cpus.size(), " by the cgroup's quota of ", decimal(t.cpu_quota), " CPUs");
         }
     }
-    t.n_threads = static_cast<std::uint32_t>(t.thread_cpus.size());
+    t.n_threads_batch = static_cast<std::uint32_t>(t.thread_cpus.size());
 }
 
 }  // namespace
+
+double busy_seconds(std::span<const Cpu> cpus, const string& root) {
+    constexpr double kTick = 0.01;  // USER_HZ is 100 on every architecture that Quern runs on
+    const string text = read_text(root + "/proc/stat").value_or("");
+    double ticks = 0;
+    for (string_view rest = text; !rest.empty();) {
+        string_view line = next_part(rest, '\n');
+        const string_view name = next_part(line, ' ');
+        const auto is_this = [&](const Cpu& c) { return name == cat("cpu", c.id); };
+        if (std::none_of(cpus.begin(), cpus.end(), is_this)) continue;
+        // user nice system idle iowait irq softirq steal; what follows is part of user and nice.
+        for (int i = 0; i < 8; ++i) {
+            const auto value = number<double>(next_part(line, ' '));
+            if (i != 3 && i != 4) ticks += value.value_or(0);
+        }
+    }
+    return ticks * kTick;
+}
+
+ThreadPlaces thread_places(const Topology& t, std::uint32_t n_threads) {
+    if (n_threads > t.thread_cpus.size() || (t.nodes.size() < 2 && t.n_efficiency == 0)) return {};
+    ThreadPlaces out;
+    for (std::uint32_t i = 0; i < n_threads; ++i) {
+        const auto its_cpu = [&](const Cpu& c) { return c.id == t.thread_cpus[i]; };
+        const Cpu& own = *std::find_if(t.cpus.begin(), t.cpus.end(), its_cpu);
+        // Not one CPU each: the system still evens out what else runs there.
+        std::vector<int>& cpus = out.cpus.emplace_back();
+        for (const Cpu& c : t.cpus) {
+            if (c.node == own.node && c.efficiency == own.efficiency) cpus.push_back(c.id);
+        }
+        auto node = std::find(out.nodes.begin(), out.nodes.end(), own.node);
+        if (node == out.nodes.end()) node = out.nodes.insert(node, own.node);
+        out.queue.push_back(static_cast<std::uint32_t>(node - out.nodes.begin()));
+    }
+    return out;
+}
 
 Topology read_topology(const string& root, std::span<const int> affinity) {
     std::vector<int> ids(affinity.begin(), affinity.end());

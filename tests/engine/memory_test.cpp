@@ -176,5 +176,19 @@ TEST(Environment, ReadsIsaAndThreads) {
     ::unsetenv("QUERN_ISA"), ::unsetenv("QUERN_THREADS");
 }
 
+TEST(Environment, CacheFolder) {
+    const char* home = std::getenv("HOME");
+    const std::string before = home != nullptr ? home : "";
+    const auto with = [](const char* cache, const char* home_dir) {
+        ::setenv("XDG_CACHE_HOME", cache, 1), ::setenv("HOME", home_dir, 1);
+        return read_environment()->cache_dir;
+    };
+    EXPECT_EQ(with("/c", "/h"), "/c/quern");
+    EXPECT_EQ(with("", "/h"), "/h/.cache/quern");
+    EXPECT_EQ(with("relative", "/h"), "/h/.cache/quern");
+    EXPECT_EQ(with("", "relative"), "");
+    ::unsetenv("XDG_CACHE_HOME"), ::setenv("HOME", before.c_str(), 1);
+}
+
 }  // namespace
 }  // namespace quern::engine

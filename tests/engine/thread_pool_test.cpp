@@ -102,6 +102,69 @@ TEST_P(ThreadPoolSizes, StepsMayBeEmptyAndJobsToo) {
     run(*pool, GetParam(), 0, 7, [](std::uint32_t, std::uint32_t, std::uint32_t) { FAIL(); });
 }
 
+/// Threads on two nodes and, further on, on three, as they might be found on any machine.
+ThreadPlaces nodes(std::vector<std::uint32_t> queue, std::size_t n) {
+    ThreadPlaces p;
+    p.queue = std::move(queue);
+    for (std::size_t i = 0; i < n; ++i) p.nodes.push_back(static_cast<int>(i));
+    p.cpus.resize(p.queue.size());
+    p.cpus.back() = {CPU_SETSIZE - 1};  // refused by the system, and that is no error
+    return p;
+}
+
+std::unique_ptr<ThreadPool> make_pool(const ThreadPlaces& places) {
+    auto pool = ThreadPool::create(static_cast<std::uint32_t>(places.queue.size()), places);
+    EXPECT_TRUE(pool) << pool.error().message;
+    return std::move(*pool);
+}
+
+TEST(ThreadPoolNodes, EveryUnitRunsOnceAndStepsFollow) {
+    for (const auto& pool : {make_pool(nodes({0, 1}, 2)), make_pool(nodes({0, 0, 1, 1, 2}, 3)), make_pool(nodes({1, 1}, 2))}) {
+        for (std::uint32_t units = 0; units < 40; ++units) {  // fewer than queues, too: some are then empty
+            std::vector<int> seen(units, 0);
+            constexpr std::uint32_t steps = 50;
+            run(*pool, pool->size(), steps, units, [&](std::uint32_t step, std::uint32_t unit, std::uint32_t) {
+                // What the step before wrote, in another unit.
+                EXPECT_EQ(seen.at(unit) % 50, static_cast<int>(step) % 50);
+                ++seen.at(unit);
+            });
+            for (const int n : seen) ASSERT_EQ(n, static_cast<int>(steps));
+        }
+    }
+}
+
+TEST(ThreadPoolNodes, OwnQueueFirstThenTheOthers) {
+    auto pool = make_pool(nodes({0, 1}, 2));
+    ASSERT_EQ(pool->n_queues(), 2u);
+    int n_in_order = 0;
+    for (int round = 0; round < 50; ++round) {
+        std::vector<std::uint32_t> drawn[2];
+        std::atomic<int> inside{0};
+        run(*pool, 2, 1, 9, [&](std::uint32_t, std::uint32_t unit, std::uint32_t thread) {
+            drawn[thread].push_back(unit);
+            ++inside;
+            while (inside < 2) std::this_thread::yield();  // both take part
+        });
+        ASSERT_EQ(drawn[0].size() + drawn[1].size(), 9u);
+        bool in_order = true;
+        for (const std::uint32_t thread : {0u, 1u}) {
+            const std::uint32_t first = even_part(9, thread, 2), end = even_part(9, thread + 1, 2);
+            bool own = true;  // once it has gone over to another queue its own is empty
+            in_order = in_order && drawn[thread].front() == first;
+            for (const std::uint32_t u : drawn[thread]) {
+                in_order = in_order && (own || u < first || u >= end);
+                own = u >= first && u < end;
+            }
+        }
+        n_in_order += in_order;
+    }
+    // Queues open one after the other: a thread that looks in between takes a unit elsewhere. That is rare.
+    EXPECT_GT(n_in_order, 25);
+    std::vector<std::uint32_t> alone;
+    run(*pool, 1, 1, 5, [&](std::uint32_t, std::uint32_t unit, std::uint32_t) { alone.push_back(unit); });
+    EXPECT_EQ(alone.size(), 5u) << "a single thread does the units of all nodes";
+}
+
 TEST(ThreadPool, OneThreadRunsOnTheCaller) {
     auto pool = make_pool(4);
     run(*pool, 1, 1, 20, [&, id = std::this_thread::get_id()](std::uint32_t, std::uint32_t, std::uint32_t thread) {

@@ -83,21 +83,67 @@ TEST_F(FakeRoot, IntelHybrid) {
     const Topology t = read({0, 1, 2, 3, 4, 5, 6, 7});
     EXPECT_EQ(t.n_cores, 6u);
     EXPECT_EQ(t.n_efficiency, 4u);
-    EXPECT_EQ(t.thread_cpus, (std::vector<int>{0, 2}));
-    EXPECT_EQ(t.reason, "2 fast physical cores (8 logical CPUs allowed, 4 efficiency cores left out)");
+    EXPECT_EQ(t.n_threads, 2u) << "a step of decode is as slow as its slowest thread";
+    EXPECT_EQ(t.n_threads_batch, 6u);
+    EXPECT_EQ(t.thread_cpus, (std::vector<int>{0, 2, 4, 5, 6, 7})) << "the fast ones first";
+    EXPECT_EQ(t.reason, "2 fast physical cores (8 logical CPUs allowed, 4 efficiency cores for prefill only)");
     EXPECT_EQ(read({4, 5, 6}).n_threads, 3u) << "slow cores are used where there are no others";
+    cgroup2();
+    put("sys/fs/cgroup/cpu.max", "400000 100000");
+    EXPECT_EQ(read({0, 1, 2, 3, 4, 5, 6, 7}).n_threads, 2u) << "a quota cuts the slow cores first";
+    EXPECT_EQ(read({0, 1, 2, 3, 4, 5, 6, 7}).thread_cpus, (std::vector<int>{0, 2, 4, 5}));
+    put("sys/fs/cgroup/cpu.max", "100000 100000");
+    EXPECT_EQ(read({0, 1, 2, 3, 4, 5, 6, 7}).n_threads_batch, 1u);
 }
 
 TEST_F(FakeRoot, ArmCapacities) {
     const char* capacity[] = {"250", "250", "250", "250", "870", "870", "1024", "1024"};
     for (int i = 0; i < 8; ++i) cpu_file(i, "cpu_capacity", capacity[i]);
-    EXPECT_EQ(read({0, 1, 2, 3, 4, 5, 6, 7}).thread_cpus, (std::vector<int>{4, 5, 6, 7}));
+    const Topology t = read({0, 1, 2, 3, 4, 5, 6, 7});
+    EXPECT_EQ(t.thread_cpus, (std::vector<int>{4, 5, 6, 7})) << "cores of a quarter of the speed hold prefill up";
+    EXPECT_EQ(t.n_threads_batch, 4u);
+    EXPECT_EQ(t.reason, "4 fast physical cores (8 logical CPUs allowed, 4 efficiency cores left out)");
+    EXPECT_DOUBLE_EQ(t.cpus[0].speed, 250.0 / 1024);
+    for (int i = 0; i < 4; ++i) cpu_file(i, "cpu_capacity", "520");
+    EXPECT_EQ(read({0, 1, 2, 3, 4, 5, 6, 7}).n_threads_batch, 8u) << "with half the speed they join";
+    EXPECT_EQ(read({0, 1, 2, 3, 4, 5, 6, 7}).n_threads, 4u);
 }
 
 TEST_F(FakeRoot, ClockTellsSlowCoresButFavouredCoresDoNot) {
     const char* clock[] = {"5400000", "5200000", "3900000", "3900000"};
     for (int i = 0; i < 4; ++i) cpu_file(i, "cpufreq/cpuinfo_max_freq", clock[i]);
-    EXPECT_EQ(read({0, 1, 2, 3}).thread_cpus, (std::vector<int>{0, 1}));
+    EXPECT_EQ(read({0, 1, 2, 3}).n_threads, 2u);
+    EXPECT_EQ(read({0, 1, 2, 3}).thread_cpus, (std::vector<int>{0, 1, 2, 3}));
+}
+
+TEST_F(FakeRoot, PlacesAreCpusOfOneNodeAndKind) {
+    for (int i = 0; i < 8; ++i) core(i, std::to_string(i % 4) + "," + std::to_string(i % 4 + 4));
+    const std::vector<int> all{0, 1, 2, 3, 4, 5, 6, 7};
+    EXPECT_TRUE(thread_places(read(all), 4).cpus.empty()) << "CPUs that are all alike need no places";
+    put("sys/devices/system/node/online", "0,2");
+    put("sys/devices/system/node/node0/cpulist", "0-1,4-5");
+    put("sys/devices/system/node/node2/cpulist", "2-3,6-7");
+    const ThreadPlaces p = thread_places(read(all), 4);
+    const std::vector<int> first{0, 1, 4, 5}, second{2, 3, 6, 7};
+    EXPECT_EQ(p.cpus, (std::vector<std::vector<int>>{first, first, second, second}));
+    EXPECT_EQ(p.queue, (std::vector<std::uint32_t>{0, 0, 1, 1}));
+    EXPECT_EQ(p.nodes, (std::vector<int>{0, 2}));
+    EXPECT_EQ(thread_places(read(all), 2).nodes, std::vector<int>{0}) << "only nodes that have threads";
+    EXPECT_TRUE(thread_places(read(all), 5).cpus.empty()) << "more threads than cores";
+}
+
+TEST_F(FakeRoot, PlacesKeepDecodeOffSlowCores) {
+    put("sys/devices/cpu_atom/cpus", "2-3");
+    const ThreadPlaces p = thread_places(read({0, 1, 2, 3}), 4);
+    EXPECT_EQ(p.cpus, (std::vector<std::vector<int>>{{0, 1}, {0, 1}, {2, 3}, {2, 3}}));
+    EXPECT_EQ(p.nodes, std::vector<int>{0});
+}
+
+TEST_F(FakeRoot, BusyTimeOfTheAllowedCpus) {
+    put("proc/stat", "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 20 30 5000 40 1 2 3 7 0\ncpu1 1 1 1 1 1 1 1 1 0 0\ncpu12 7 0 0 0 0 0 0 0\nintr 5");
+    const std::vector<Cpu> cpus{{0}, {12}};
+    EXPECT_DOUBLE_EQ(busy_seconds(cpus, root_.string()), 1.63) << "all but idle and iowait of cpu0 and cpu12";
+    EXPECT_EQ(busy_seconds(cpus, "/nowhere"), 0);
 }
 
 TEST_F(FakeRoot, NumaNodesOneAfterTheOther) {
@@ -185,7 +231,9 @@ TEST(Topology, ThisMachine) {
     EXPECT_EQ(t.cpus.size(), static_cast<std::size_t>(CPU_COUNT(&set)));
     EXPECT_GE(t.n_threads, 1u);
     EXPECT_LE(t.n_threads, t.n_cores);
-    EXPECT_EQ(t.thread_cpus.size(), t.n_threads);
+    EXPECT_EQ(t.thread_cpus.size(), t.n_threads_batch);
+    EXPECT_LE(t.n_threads, t.n_threads_batch);
+    EXPECT_GT(busy_seconds(t.cpus), 0);
     EXPECT_GT(t.memory_available, 0u);
     EXPECT_LE(t.memory_available, t.memory_total);
     RecordProperty("reason", t.reason);

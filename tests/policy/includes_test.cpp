@@ -47,6 +47,7 @@ const std::map<std::string, std::set<std::string>> kPlatform = {
     {"kernels/cpu/simd/avx512.h", {"immintrin.h"}},
     {"kernels/cpu/simd/neon.h", {"arm_neon.h"}},
     {"engine/core/memory.cpp", {"sys/mman.h", "unistd.h"}},
+    {"engine/core/numa.cpp", {"linux/mempolicy.h", "sys/syscall.h", "unistd.h"}},
     {"engine/core/topology.cpp", {"sched.h"}},
     {"engine/core/thread_pool.cpp", {"linux/futex.h", "pthread.h", "sched.h", "signal.h", "sys/syscall.h", "unistd.h"}},
     {"engine/text/pretokenize.cpp", {"pcre2.h"}},
