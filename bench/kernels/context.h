@@ -80,6 +80,7 @@ void register_matmul(Context& context);
 void register_ops(Context& context);
 void register_attention(Context& context);
 void register_sampling(Context& context);
+void register_threads(Context& context);
 void register_openblas(Context& context);
 void register_eigen(Context& context);
 

@@ -18,7 +18,8 @@ constexpr const char* kHelp =
     "  --quick       short roofline, weights that caches may hold: shows that it works, the figures mean little\n"
     "Without --benchmark_filter a selection that takes about a minute; --benchmark_filter=. runs everything (hours).\n"
     "Names: matmul/TABLE/TYPE/ROWSxK/COLUMNS/threads:N, rms_norm/TABLE/N, attention/TABLE/FORMAT/depth:N/tokens:N,\n"
-    "sample/WHICH/VOCABULARY, sgemm/LIBRARY/ROWSxK/COLUMNS/threads:N; --benchmark_list_tests prints them.\n\n";
+    "sample/WHICH/VOCABULARY, step/WHAT/threads:N, sgemm/LIBRARY/ROWSxK/COLUMNS/threads:N; --benchmark_list_tests prints\n"
+    "them.\n\n";
 
 struct Flags {
     unsigned threads = 0;
@@ -57,7 +58,7 @@ std::string default_filter(const Context& c) {
     const std::string types = "(F16|Q4_0|Q4_1|Q8_0|Q4_K|Q6_K)";
     return "^(matmul/" + table + '/' + types + "/2048x8192/(1|8|128)/|"
            "(rms_norm|rope_.*|swiglu|quantize_act.*|argmax|attention)/" + table + "/|"
-           "sample/|sgemm/.*/2048x8192/(1|8|128)/)";
+           "sample/|step/|sgemm/.*/2048x8192/(1|8|128)/)";
 }
 
 Status prepare(const Flags& f, Context& c) {
@@ -122,6 +123,7 @@ int run(int argc, char** argv) {
     register_ops(context);
     register_attention(context);
     register_sampling(context);
+    register_threads(context);
 #ifdef QUERN_HAVE_OPENBLAS
     register_openblas(context);
 #endif
