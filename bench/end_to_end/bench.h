@@ -50,7 +50,7 @@ struct Columns {
 };
 
 /// Fields that every result about a model has.
-nlohmann::ordered_json model_fields(const Setup& setup, int n_threads);
+nlohmann::ordered_json model_fields(const Setup& setup, Threads threads);
 /// "llama Q4_0", as the tables name a model.
 std::string model_type(const Setup& setup);
 Line to_line(const Row& row, Columns columns);

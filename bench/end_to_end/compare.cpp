@@ -22,7 +22,7 @@ struct Sampled {
     bool paired = false;
 
     auto key() const {
-        return std::tie(model, type_k, type_v, test.n_prompt, test.n_gen, test.n_depth, test.n_streams, test.n_threads);
+        return std::tie(model, type_k, type_v, test.n_prompt, test.n_gen, test.n_depth, test.n_streams, test.threads);
     }
 };
 
@@ -38,8 +38,10 @@ Sampled read_row(const Json& row) {
         if (!value.is_number_unsigned()) throw Json::other_error::create(501, std::string(name) + " is no count", &row);
         return value.get<std::uint32_t>();
     };
-    out.test = {count("n_prompt"), count("n_gen"), count("n_depth"), row.contains("n_streams") ? count("n_streams") : 0,
-                static_cast<int>(count("n_threads"))};
+    const auto or_else = [&](const char* name, std::uint32_t n) { return row.contains(name) ? count(name) : n; };
+    const std::uint32_t n_threads = count("n_threads"), n_threads_batch = or_else("n_threads_batch", n_threads);
+    out.test = {count("n_prompt"), count("n_gen"), count("n_depth"), or_else("n_streams", 0),
+                {static_cast<int>(n_threads), static_cast<int>(n_threads_batch)}};
     out.n_batch = count("n_batch");
     out.ts = row.at("samples_ts").get<std::vector<double>>();
     if (out.ts.empty()) throw Json::other_error::create(501, "samples_ts is empty", &row);
@@ -105,7 +107,8 @@ Line to_line(const Sampled& any, const Sampled* a, const Sampled* b) {
                   {"n_gen", any.test.n_gen},
                   {"n_depth", any.test.n_depth},
                   {"n_streams", any.test.n_streams},
-                  {"n_threads", any.test.n_threads},
+                  {"n_threads", any.test.threads.decode},
+                  {"n_threads_batch", any.test.threads.prefill},
                   {"type_k", any.type_k},
                   {"type_v", any.type_v},
                   {"a_ts", figure(a)},
@@ -113,7 +116,7 @@ Line to_line(const Sampled& any, const Sampled* a, const Sampled* b) {
                   {"ratio", both ? Json(ratio) : Json()},
                   {"verdict", says}};
     out.cells = {{"model", any.model},
-                 {"threads", std::to_string(any.test.n_threads)},
+                 {"threads", any.test.threads.text()},
                  {"test", any.test.name()},
                  {"KV", any.type_k == any.type_v ? any.type_k : any.type_k + "/" + any.type_v},
                  {"A t/s", side(a)},

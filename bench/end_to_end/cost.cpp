@@ -8,6 +8,14 @@
 
 namespace quern::bench {
 
+std::string Threads::text() const {
+    return std::to_string(decode) + (prefill == decode ? "" : "/" + std::to_string(prefill));
+}
+
+int Test::n_threads_timed() const {
+    return n_prompt == 0 ? threads.decode : n_gen == 0 ? threads.prefill : std::max(threads.decode, threads.prefill);
+}
+
 std::string Test::name() const {
     std::string out;
     if (n_streams > 0) out += std::to_string(n_streams) + " x ";

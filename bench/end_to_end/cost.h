@@ -10,13 +10,20 @@
 
 namespace quern::bench {
 
+struct Threads {
+    int decode = 0, prefill = 0;
+    bool operator==(const Threads&) const = default;
+    std::string text() const;  ///< "2", or "1/2" where prefill has another number
+};
+
 /// What is timed: reading n_prompt tokens, then writing n_gen one by one, with n_depth tokens already in the context.
 /// With n_streams, so many sequences of n_depth prompt tokens write n_gen tokens each, a token each in every step.
 struct Test {
     std::uint32_t n_prompt = 0, n_gen = 0, n_depth = 0, n_streams = 0;
-    int n_threads = 0;
+    Threads threads;
 
     std::uint32_t n_timed() const { return n_streams ? n_streams * n_gen : n_prompt + n_gen; }  ///< tokens
+    int n_threads_timed() const;  ///< where both kinds of steps are timed, the larger number
     std::string name() const;  ///< "pp512", "tg128 @ d4096", "pp512+tg128", "8 x tg64 @ d128"
 };
 

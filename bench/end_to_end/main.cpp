@@ -66,7 +66,7 @@ Result<std::vector<Test>> list_stream_tests(const Flags& f) {
                     return Error{Errc::invalid_argument, "--streams: " + std::to_string(streams) + " x " +
                                                              std::to_string(prompt + gen) + " tokens are too many"};
                 }
-                out.push_back({0, gen, prompt, streams, 0});
+                out.push_back({0, gen, prompt, streams, {}});
             }
         }
     }
@@ -87,7 +87,7 @@ Result<std::vector<Test>> list_tests(const Flags& f) {
     std::vector<Test> out;
     for (const std::uint32_t depth : f.n_depth) {
         for (const auto& [prompt, gen] : sizes) {
-            if (prompt + gen > 0) out.push_back({prompt, gen, depth, 0, 0});
+            if (prompt + gen > 0) out.push_back({prompt, gen, depth, 0, {}});
         }
     }
     if (out.empty()) return Error{Errc::invalid_argument, "nothing to measure: -p and -n are both 0"};
@@ -132,31 +132,38 @@ private:
         flags.n_threads = *std::max_element(threads.begin(), threads.end());
 
         ModelOptions options = flags.options(kProgram);
+        if (options.tune == Tune::cached) options.tune = may_measure() ? Tune::automatic : Tune::off;
         options.n_ctx = context();
         const Result<Model> model = load_with_progress(path, std::move(options));
         if (!model) return model.error();
         const Result<ModelCost> cost = ModelCost::of(*model);
         if (!cost) return cost.error();
-        const Setup setup{path, kv, n_batch, cost->tensor_bytes(), model->info()};
+        const Setup setup{path, kv, model->info().n_batch, cost->tensor_bytes(), model->info()};
         for (const int n : threads) {
-            if (Status s = run_tests(*model, *cost, setup, n ? n : setup.info.n_threads); !s) return s;
+            const Threads loaded{setup.info.n_threads, setup.info.n_threads_batch};
+            Threads chosen = n ? Threads{n, n} : loaded;
+            if (flags.n_threads_batch) chosen.prefill = flags.n_threads_batch;
+            if (Status s = run_tests(*model, *cost, setup, chosen); !s) return s;
         }
         return {};
     }
 
-    Status run_tests(const Model& model, const ModelCost& cost, const Setup& setup, int n_threads) {
+    /// Unasked. Other presets compare rows, which needs the same counts, or show memory, which measuring would touch.
+    bool may_measure() const { return f_.preset.empty() || f_.preset == "latency"; }
+
+    Status run_tests(const Model& model, const ModelCost& cost, const Setup& setup, Threads threads) {
         if (f_.preset == "latency" || f_.preset == "memory") {
             auto lines = f_.preset == "memory"
-                             ? memory(model, setup, n_threads, f_.n_depth, progress_)
-                             : latency(model, setup, n_threads, f_.n_gen.front(), f_.repeat, progress_);
+                             ? memory(model, setup, threads, f_.n_depth, progress_)
+                             : latency(model, setup, threads, f_.n_gen.front(), f_.repeat, progress_);
             if (!lines) return std::move(lines).error();
             lines_.insert(lines_.end(), lines->begin(), lines->end());
             return {};
         }
-        const Result<Roofline> roofline = find_roofline(n_threads);
-        if (!roofline) return roofline.error();
         for (Test test : tests_) {
-            test.n_threads = n_threads;
+            test.threads = threads;
+            const Result<Roofline> roofline = find_roofline(test.n_threads_timed());
+            if (!roofline) return roofline.error();
             Result<Row> row = measure(model, test, f_.repeat, progress_);
             if (!row) return std::move(row).error();
             row->setup = setup;
@@ -215,6 +222,7 @@ void set_defaults(const CLI::App& app, Flags& f) {
     if (!f.n_streams.empty()) set("--n-prompt", f.n_prompt, Counts{128});
     if (f.preset == "latency") set("--n-gen", f.n_gen, Counts{32});
     if (f.preset == "threads") set("--threads", f.n_threads, thread_counts());
+    f.model.batch_given = app.count("--batch-size") > 0 || f.preset == "throughput";
     if (f.preset == "throughput") {
         set("--n-prompt", f.n_prompt, Counts{32, 64, 128, 256, 512, 1024});
         set("--n-gen", f.n_gen, Counts{0});

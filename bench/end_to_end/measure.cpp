@@ -109,7 +109,7 @@ std::uint32_t n_ctx(const Test& test) {
 }
 
 Result<Row> measure(const Model& model, const Test& test, const Repeat& repeat, tools::Progress& progress) {
-    if (Status s = model.set_threads(test.n_threads); !s) return std::move(s).error();
+    if (Status s = model.set_threads(test.threads.decode, test.threads.prefill); !s) return std::move(s).error();
     Row row;
     row.test = test;
     row.test_time = now_utc();

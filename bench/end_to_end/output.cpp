@@ -76,7 +76,7 @@ double Row::share() const { return cost.least_seconds * 1e9 / mean(samples_ns); 
 
 std::string model_type(const Setup& s) { return s.info.architecture + " " + s.info.weight_type; }
 
-Json model_fields(const Setup& s, int n_threads) {
+Json model_fields(const Setup& s, Threads threads) {
     return {{"build_commit", QUERN_COMMIT},
             {"quern_version", version()},
             {"cpu_info", s.info.cpu},
@@ -89,7 +89,8 @@ Json model_fields(const Setup& s, int n_threads) {
             {"model_n_params", s.info.n_params},
             {"n_batch", s.n_batch},
             {"n_ubatch", s.n_batch},
-            {"n_threads", n_threads},
+            {"n_threads", threads.decode},
+            {"n_threads_batch", threads.prefill},
             {"type_k", s.kv_type},
             {"type_v", s.kv_type}};
 }
@@ -99,7 +100,7 @@ Line to_line(const Row& r, Columns columns) {
     const double spread = deviation(r.samples_ts()), each = t.n_streams ? r.avg_ts() / t.n_streams : 0;
     const bool limits = r.roofline.threads > 0;
     Line out;
-    out.fields = model_fields(r.setup, t.n_threads);
+    out.fields = model_fields(r.setup, t.threads);
     out.fields.update(Json{{"n_prompt", t.n_prompt},
                            {"n_gen", t.n_gen},
                            {"n_depth", t.n_depth},
@@ -125,7 +126,7 @@ Line to_line(const Row& r, Columns columns) {
                  {"size", tools::human_bytes(r.setup.tensor_bytes)},
                  {"params", fixed(double(r.setup.info.n_params) / 1e6, 2) + " M"},
                  {"backend", "CPU " + r.setup.info.isa},
-                 {"threads", std::to_string(t.n_threads)}};
+                 {"threads", t.threads.text()}};
     const auto cell = [&](const char* heading, std::string text) { out.cells.emplace_back(heading, std::move(text)); };
     if (columns.n_batch) cell("n_batch", std::to_string(r.setup.n_batch));
     if (columns.kv_type) cell("KV", r.setup.kv_type);

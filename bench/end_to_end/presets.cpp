@@ -35,15 +35,15 @@ Status answer(const Model& model, Session& session, std::span<const Token> promp
     return session.truncate(0);
 }
 
-Line latency_line(const Setup& setup, int n_threads, const char* prompt, std::size_t n_prompt, std::uint32_t n_gen,
+Line latency_line(const Setup& setup, Threads threads, const char* prompt, std::size_t n_prompt, std::uint32_t n_gen,
                   const Times& t) {
     const auto at = [](const std::vector<double>& v, double p) { return v.empty() ? 0 : percentile(v, p); };
     Line out;
-    out.fields = model_fields(setup, n_threads);
+    out.fields = model_fields(setup, threads);
     out.fields.update(Json{
         {"test_time", now_utc()}, {"preset", "latency"}, {"prompt", prompt}, {"n_prompt", n_prompt}, {"n_gen", n_gen}});
     out.cells = {{"model", model_type(setup)},
-                 {"threads", std::to_string(n_threads)},
+                 {"threads", threads.text()},
                  {"prompt", prompt},
                  {"tokens", std::to_string(n_prompt)}};
     const auto add = [&](const char* key, const char* heading, double value) {
@@ -81,9 +81,9 @@ std::uint32_t latency_n_ctx(std::uint32_t n_gen) {
     return static_cast<std::uint32_t>(most) + 16 + n_gen;  // 16: what a tokenizer adds before and behind
 }
 
-Result<std::vector<Line>> latency(const Model& model, const Setup& setup, int n_threads, std::uint32_t n_gen,
+Result<std::vector<Line>> latency(const Model& model, const Setup& setup, Threads threads, std::uint32_t n_gen,
                                   const Repeat& repeat, tools::Progress& progress) {
-    if (Status s = model.set_threads(n_threads); !s) return std::move(s).error();
+    if (Status s = model.set_threads(threads.decode, threads.prefill); !s) return std::move(s).error();
     std::vector<Line> out;
     for (const Prompt& p : prompts()) {
         const auto tokens = model.tokenize(p.text, {.add_special = true});
@@ -96,15 +96,15 @@ Result<std::vector<Line>> latency(const Model& model, const Setup& setup, int n_
             if (Status s = answer(model, *session, *tokens, n_gen, i < 0 ? warmup : times); !s)
                 return std::move(s).error();
         }
-        out.push_back(latency_line(setup, n_threads, p.name, tokens->size(), n_gen, times));
+        out.push_back(latency_line(setup, threads, p.name, tokens->size(), n_gen, times));
     }
     progress.clear();
     return out;
 }
 
-Result<std::vector<Line>> memory(const Model& model, const Setup& setup, int n_threads,
+Result<std::vector<Line>> memory(const Model& model, const Setup& setup, Threads threads,
                                  const std::vector<std::uint32_t>& contexts, tools::Progress& progress) {
-    if (Status s = model.set_threads(n_threads); !s) return std::move(s).error();
+    if (Status s = model.set_threads(threads.decode, threads.prefill); !s) return std::move(s).error();
     Result<Session> session = model.new_session(contexts.back());
     if (!session) return std::move(session).error();
     const std::vector<Token> tokens = random_tokens(contexts.back(), model.info().n_vocab, 1);
@@ -117,7 +117,7 @@ Result<std::vector<Line>> memory(const Model& model, const Setup& setup, int n_t
         const MemoryReport report = model.memory_report();
         const std::uint64_t resident = tools::resident_memory_bytes();
         Line line;
-        line.fields = model_fields(setup, n_threads);
+        line.fields = model_fields(setup, threads);
         line.fields.update(Json{{"test_time", now_utc()},
                                 {"preset", "memory"},
                                 {"n_ctx", n},
@@ -141,7 +141,8 @@ Result<std::vector<Line>> memory(const Model& model, const Setup& setup, int n_t
 void add_efficiency(const std::vector<Row>& rows, std::vector<Line>& lines) {
     add_share(lines, "efficiency", rows, [&](const Row& row) {
         for (const Row& one : rows) {
-            if (one.test.n_threads == 1 && same_but_threads(one, row)) return one.avg_ts() * row.test.n_threads;
+            if (one.test.n_threads_timed() == 1 && same_but_threads(one, row))
+                return one.avg_ts() * row.test.n_threads_timed();
         }
         return 0.0;
     });
@@ -151,7 +152,7 @@ void add_relative(const std::vector<Row>& rows, std::vector<Line>& lines) {
     add_share(lines, "relative", rows, [&](const Row& row) {
         double most = 0;
         for (const Row& other : rows) {
-            if (other.test.name() == row.test.name() && other.test.n_threads == row.test.n_threads)
+            if (other.test.name() == row.test.name() && other.test.threads == row.test.threads)
                 most = std::max(most, other.avg_ts());
         }
         return most;

@@ -48,9 +48,9 @@ Streams::~Streams() {
 
 Result<Streams> Streams::create(engine::Executor& executor, std::uint32_t n_streams, std::uint32_t n_prompt,
                                 std::uint32_t n_gen) {
-    if (n_streams > executor.n_batch()) {
+    if (n_streams > executor.max_batch()) {
         return Error{Errc::invalid_argument, std::to_string(n_streams) + " streams do not fit a step of " +
-                                                 std::to_string(executor.n_batch()) + " tokens; raise -b"};
+                                                 std::to_string(executor.max_batch()) + " tokens; raise -b"};
     }
     Streams out(executor, n_prompt, n_gen);
     const std::uint32_t n_vocab = executor.hparams().n_vocab;

@@ -20,6 +20,10 @@ Error bad_option(const std::string& what) { return {Errc::invalid_argument, what
 Status check_options(const ModelOptions& o) {
     if (o.n_threads < 0 || o.n_threads > static_cast<int>(engine::ThreadPool::kMaxThreads))
         return bad_option("n_threads is " + std::to_string(o.n_threads) + "; it is 0 (choose) to " + std::to_string(engine::ThreadPool::kMaxThreads));
+    if (o.n_threads_batch < 0 || o.n_threads_batch > static_cast<int>(engine::ThreadPool::kMaxThreads))
+        return bad_option("n_threads_batch is " + std::to_string(o.n_threads_batch) + "; it is 0 (choose) to " + std::to_string(engine::ThreadPool::kMaxThreads));
+    if (o.numa < Numa::off || o.numa > Numa::local) return bad_option("numa is neither off, interleave nor local");
+    if (o.tune < Tune::off || o.tune > Tune::force) return bad_option("tune is neither off, cached, automatic nor force");
     if (o.n_batch < 1 || o.n_batch > kMaxBatch) return bad_option("n_batch is " + std::to_string(o.n_batch) + "; it is 1 to " + std::to_string(kMaxBatch));
     if (!o.pack && !o.pack_cache.empty()) return bad_option("pack_cache is '" + o.pack_cache + "', but nothing is packed (pack is false); leave one of them away");
     if (o.kv_type != KvType::f16 && o.kv_type != KvType::f32) return bad_option("kv_type is neither f16 nor f32");
@@ -49,6 +53,8 @@ ModelInfo make_info(const gguf::File& f, const engine::Executor& e, bool has_tem
     char cpu[64];
     i.cpu = kernels::cpu_name(cpu, sizeof cpu);
     i.n_threads = static_cast<int>(e.threads());
+    i.n_threads_batch = static_cast<int>(e.threads_batch());
+    i.n_batch = e.n_batch();
     i.has_chat_template = has_template;
     return i;
 }
@@ -72,6 +78,21 @@ std::string scalar_text(const gguf::Value& v) {
     char text[32];
     std::snprintf(text, sizeof text, "%.9g", d);
     return text;
+}
+
+/// "4 threads", "8 threads (prefill 12)", and whether they were measured.
+std::string describe_threads(const ModelInfo& i) {
+    std::string out = std::to_string(i.n_threads) + " threads";
+    if (i.n_threads_batch != i.n_threads) out += ", " + std::to_string(i.n_threads_batch) + " for prefill";
+    if (i.tuned) out += ", steps of " + std::to_string(i.n_batch) + " tokens, as measured";
+    return out;
+}
+
+/// Row ranges need threads that know their nodes; where they are not placed, all nodes take part alike.
+engine::Numa engine_numa(Numa asked, const engine::ThreadPlaces& places, const engine::Topology& topology) {
+    if (asked == Numa::off) return {};
+    if (asked == Numa::local && !places.nodes.empty()) return {engine::NumaMode::local, places.nodes};
+    return {engine::NumaMode::interleave, places.nodes.empty() ? topology.nodes : places.nodes};
 }
 
 /// Tokenizer and chat template of the file; both may be absent, neither may be broken.
@@ -116,8 +137,11 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
 
     const engine::Topology topology = engine::read_topology();
     engine::ExecutorOptions e;
-    const int asked = o.n_threads ? o.n_threads : env->n_threads;
+    const int asked = o.n_threads ? o.n_threads : env->n_threads, asked_batch = o.n_threads_batch ? o.n_threads_batch : asked;
     e.n_threads = asked ? static_cast<std::uint32_t>(asked) : topology.n_threads;
+    e.n_threads_batch = asked_batch ? static_cast<std::uint32_t>(asked_batch) : topology.n_threads_batch;
+    e.places = engine::thread_places(topology, std::max(e.n_threads, e.n_threads_batch));
+    e.numa = engine_numa(o.numa, e.places, topology);
     e.isa = o.isa.empty() ? env->isa : o.isa;
     e.memory_limit = o.memory_limit;
     e.n_ctx = o.n_ctx;
@@ -134,7 +158,8 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     if (impl->tokenizer && impl->tokenizer->n_vocab() > impl->executor->hparams().n_vocab)
         return Error{Errc::bad_file, path + ": key 'tokenizer.ggml.tokens' has " + std::to_string(impl->tokenizer->n_vocab()) + " tokens, tensor 'token_embd.weight' only " + std::to_string(impl->executor->hparams().n_vocab) + " rows"};
     impl->info = make_info(*impl->file, *impl->executor, impl->chat_template != nullptr);
-    log(LogLevel::info, impl->info.name + ": " + impl->info.architecture + ", " + impl->info.weight_type + ", kernels " + impl->info.isa + ", " + std::to_string(e.n_threads) + " threads" + (asked ? "" : " (" + topology.reason + ")"));
+    if (!asked && !asked_batch) impl->settle_tuning(o.tune, topology, o.cache_dir.empty() ? env->cache_dir : o.cache_dir);
+    log(LogLevel::info, impl->info.name + ": " + impl->info.architecture + ", " + impl->info.weight_type + ", kernels " + impl->info.isa + ", " + describe_threads(impl->info) + (asked ? "" : " (" + topology.reason + ")"));
     return Model(std::move(impl));
 }
 
@@ -208,10 +233,12 @@ Result<Session> Model::new_session(std::uint32_t n_ctx) const {
     return Session(std::make_unique<Session::Impl>(impl_, n_ctx ? n_ctx : most));
 }
 
-Status Model::set_threads(int n) const {
-    if (n < 1 || static_cast<std::uint32_t>(n) > impl_->executor->max_threads())
-        return bad_option("n_threads is " + std::to_string(n) + "; this model was loaded with 1 to " + std::to_string(impl_->executor->max_threads()));
-    impl_->executor->set_threads(static_cast<std::uint32_t>(n));
+Status Model::set_threads(int decode, int prefill) const {
+    if (prefill == 0) prefill = decode;
+    for (const int n : {decode, prefill})
+        if (n < 1 || static_cast<std::uint32_t>(n) > impl_->executor->max_threads())
+            return bad_option("n_threads is " + std::to_string(n) + "; this model was loaded with 1 to " + std::to_string(impl_->executor->max_threads()));
+    impl_->executor->set_threads(static_cast<std::uint32_t>(decode), static_cast<std::uint32_t>(prefill));
     return {};
 }
 

@@ -9,6 +9,8 @@
 #include "engine/run/sequence.h"
 #include "engine/text/jinja_template.h"
 #include "engine/text/tokenizer.h"
+#include "engine/tune/cache.h"
+#include "engine/tune/search.h"
 #include "formats/gguf.h"
 #include "quern/quern.hpp"
 
@@ -20,8 +22,17 @@ struct Model::Impl {
     std::shared_ptr<const text::jinja::Template> chat_template;   // null: the file has none
     std::unique_ptr<engine::Executor> executor;
     ModelInfo info;
+    std::vector<engine::Cpu> cpus;                                // allowed
+    engine::TuneCandidates tune_candidates;
+    engine::TuneCache tune_cache{""};
+    std::string tune_key;                                         // of this model on this machine
 
     Status need_tokenizer() const;
+    /// Chooses thread counts and batch as `mode` asks; failing to measure leaves them as they are.
+    void settle_tuning(Tune mode, const engine::Topology& topology, const std::string& cache_dir);
+    /// Measures, uses what it found and keeps it; unasked, only if nothing disturbed.
+    Result<TuneResult> measure(bool unasked) const;
+    void use(const engine::TuneChoice& choice) const;
 };
 
 /// What stands behind a public handle, for benchmarks that need more than the public interface gives.

@@ -43,6 +43,10 @@ static_assert(QUERN_INVALID_ARGUMENT == int(Errc::invalid_argument) && QUERN_IO 
               QUERN_OUT_OF_MEMORY == int(Errc::out_of_memory) && QUERN_CANCELLED == int(Errc::cancelled) &&
               QUERN_CONTEXT_FULL == int(Errc::context_full) && QUERN_INTERNAL == int(Errc::internal));
 static_assert(QUERN_KV_F16 == int(quern::KvType::f16) && QUERN_KV_F32 == int(quern::KvType::f32));
+static_assert(QUERN_NUMA_OFF == int(quern::Numa::off) && QUERN_NUMA_INTERLEAVE == int(quern::Numa::interleave) &&
+              QUERN_NUMA_LOCAL == int(quern::Numa::local));
+static_assert(QUERN_TUNE_OFF == int(quern::Tune::off) && QUERN_TUNE_CACHED == int(quern::Tune::cached) &&
+              QUERN_TUNE_AUTOMATIC == int(quern::Tune::automatic) && QUERN_TUNE_FORCE == int(quern::Tune::force));
 static_assert(QUERN_LOG_DEBUG == int(quern::LogLevel::debug) && QUERN_LOG_ERROR == int(quern::LogLevel::error));
 static_assert(QUERN_STOP_END_OF_GENERATION == int(quern::StopReason::end_of_generation) &&
               QUERN_STOP_MAX_TOKENS == int(quern::StopReason::max_tokens) &&
@@ -133,6 +137,9 @@ quern_model_options default_model_options() {
     quern_model_options o{};
     o.size = sizeof o;
     o.n_threads = d.n_threads;
+    o.n_threads_batch = d.n_threads_batch;
+    o.numa = static_cast<std::int32_t>(d.numa);
+    o.tune = static_cast<std::int32_t>(d.tune);
     o.n_ctx = d.n_ctx;
     o.n_batch = d.n_batch;
     o.kv_type = static_cast<std::int32_t>(d.kv_type);
@@ -177,6 +184,10 @@ Status convert(const quern_model_options* in, quern::ModelOptions& out) {
     quern_model_options o = default_model_options();
     if (Status s = read_struct(in, o, "quern_model_options"); !s) return s;
     out.n_threads = o.n_threads;
+    out.n_threads_batch = o.n_threads_batch;
+    out.numa = static_cast<quern::Numa>(o.numa);
+    out.tune = static_cast<quern::Tune>(o.tune);
+    out.cache_dir = or_empty(o.cache_dir);
     out.n_ctx = o.n_ctx;
     out.n_batch = o.n_batch;
     out.kv_type = static_cast<quern::KvType>(o.kv_type);
@@ -314,6 +325,9 @@ quern_status quern_model_get_info(const quern_model* model, quern_model_info* ou
         c.head_dim = i.head_dim;
         c.n_ctx = i.n_ctx;
         c.n_threads = i.n_threads;
+        c.n_threads_batch = i.n_threads_batch;
+        c.n_batch = i.n_batch;
+        c.tuned = i.tuned;
         c.has_chat_template = i.has_chat_template;
         return write_struct(out, c, "quern_model_info");
     });
@@ -359,6 +373,14 @@ quern_status quern_model_set_threads(const quern_model* model, int32_t n_threads
     return guarded(error, [&]() -> Status {
         QUERN_NEED(model);
         return model->model.set_threads(n_threads);
+    });
+}
+
+quern_status quern_model_tune(const quern_model* model, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(model);
+        const auto found = model->model.tune();
+        return found ? Status() : Status(found.error());
     });
 }
 

@@ -181,6 +181,7 @@ struct CpuBackend::Lowered {
     /// Weights and kernels of a matmul's parts; returns how many panels they have in all.
     std::uint32_t set_parts(Step& s, const Op& op) const {
         s.n_parts = op.n_parts;
+        s.n_nodes = b.args_.numa.n_parts();
         std::uint32_t panels = 0;
         for (std::uint32_t i = 0; i < op.n_parts; ++i) {
             const MatmulPart& p = op.parts[i];
@@ -264,7 +265,8 @@ struct CpuBackend::Lowered {
     }
 };
 
-CpuBackend::CpuBackend(const CpuBackendArgs& args) : args_(args), weights_(*args.file, *args.weights, args.pack), n_threads_(args.pool->size()) {}
+CpuBackend::CpuBackend(const CpuBackendArgs& args)
+    : args_(args), weights_(*args.file, *args.weights, args.pack, args.numa), n_threads_(args.pool->size()), n_threads_batch_(args.pool->size()) {}
 CpuBackend::~CpuBackend() = default;
 
 std::string CpuBackend::name() const { return std::string("cpu/") + args_.table->name; }
@@ -325,13 +327,19 @@ struct RunContext {
     CpuRun run;
     std::byte* scratch;
     std::size_t scratch_stride;
+    LayerRange layers = {};
+
+    bool skips(const Step& s) const {
+        const bool for_all_layers = s.fn == kStepEmbed.fn || s.fn == kStepRopeTable.fn;
+        return !for_all_layers && s.layer - layers.first >= layers.n;
+    }
 };
 
 std::uint32_t step_units(void* context, std::uint32_t step) {
     const auto& c = *static_cast<const RunContext*>(context);
     if (step == c.steps->size()) return Job::kEnd;
     const Step& s = (*c.steps)[step];
-    return s.count(s, c.run);
+    return c.skips(s) ? 0 : s.count(s, c.run);
 }
 
 void step_unit(void* context, std::uint32_t step, std::uint32_t unit, std::uint32_t thread) {
@@ -345,8 +353,14 @@ void step_unit(void* context, std::uint32_t step, std::uint32_t unit, std::uint3
 Status CpuBackend::run(Executable& executable, const RunArgs& args) {
     const auto& e = static_cast<const CpuExecutable&>(executable);
     RunContext c{&e.steps(), {&args}, scratch_.data(), scratch_stride_};
-    args_.pool->run({step_units, step_unit, &c}, n_threads_);
+    args_.pool->run({step_units, step_unit, &c}, decodes(e.bucket(), args) ? n_threads_ : n_threads_batch_);
     return {};
+}
+
+void CpuBackend::probe(Executable& executable, const RunArgs& args, std::uint32_t threads, LayerRange layers) {
+    const auto& e = static_cast<const CpuExecutable&>(executable);
+    RunContext c{&e.steps(), {&args}, scratch_.data(), scratch_stride_, layers};
+    args_.pool->run({step_units, step_unit, &c}, threads);
 }
 
 BackendMemory CpuBackend::memory() const { return {weights_.packed_bytes(), weights_.mapped_bytes(), arena_.size() + scratch_.size()}; }

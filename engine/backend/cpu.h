@@ -23,7 +23,11 @@ struct CpuBackendArgs {
     std::uint32_t max_bucket = 1; // largest batch that will be compiled for
     bool pack = true;             // pack the weights at load; else at each use, from the file's mapping
     PackCacheOptions pack_cache;
+    Numa numa;                    // where the packed weights go; local: as many parts as the pool has queues
 };
+
+/// The layers [first, first + n) that a probe runs.
+struct LayerRange { std::uint32_t first = 0, n = UINT32_MAX; };
 
 class CpuBackend final : public Backend {
 public:
@@ -38,9 +42,19 @@ public:
     Status run(Executable& executable, const RunArgs& args) override;
     BackendMemory memory() const override;
 
-    /// Threads that take part in the next runs, 1 .. pool size.
-    void set_threads(std::uint32_t n) { n_threads_ = n; }
+    /// Threads that take part in the next runs, 1 .. pool size: decode, which is waiting for memory, and prefill, which
+    /// is arithmetic.
+    void set_threads(std::uint32_t decode, std::uint32_t prefill) { n_threads_ = decode; n_threads_batch_ = prefill; }
     std::uint32_t threads() const { return n_threads_; }
+    std::uint32_t threads_batch() const { return n_threads_batch_; }
+    static constexpr std::uint32_t kDecodeBucket = 8;
+    /// Whether a run counts as decode: every chunk is one token, or the bucket is at most kDecodeBucket.
+    static bool decodes(std::uint32_t bucket, const RunArgs& args) {
+        return bucket <= kDecodeBucket || args.chunks.size() == args.tokens.size();
+    }
+
+    /// run() with `threads` threads through a stretch of layers only, to be timed: what it computes means nothing.
+    void probe(Executable& executable, const RunArgs& args, std::uint32_t threads, LayerRange layers);
 
 private:
     struct Lowered;
@@ -54,7 +68,7 @@ private:
     RopeAngles angles_;
     Mapping arena_, scratch_;          // shared by all executables; scratch_ has one stretch a thread
     std::size_t scratch_stride_ = 0;
-    std::uint32_t n_threads_ = 1;
+    std::uint32_t n_threads_ = 1, n_threads_batch_ = 1;
 };
 
 }  // namespace quern::engine

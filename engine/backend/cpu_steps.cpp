@@ -62,7 +62,8 @@ void gather(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
     round_row(s, from, unit);
 }
 
-// --- Matmul: a unit is a stretch of panels of one part, over all columns. ---
+// --- Matmul: a unit is a stretch of panels of one part, over all columns. Units are numbered node after node, within a
+// node part after part, so that the even cut of the pool's queues gives each node the rows that lie there. ---
 
 std::uint32_t units_of(const StepPart& p) { return (p.w.n_panels() + p.panels_per_unit - 1) / p.panels_per_unit; }
 
@@ -131,7 +132,15 @@ void run_part(const StepPart& p, const kernels::MatmulArgs& a) { (p.pack ? pack_
 
 void matmul(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
     const StepPart* p = s.parts;
-    while (unit >= units_of(*p)) unit -= units_of(*p++);
+    for (std::uint32_t node = 0;;) {
+        const std::uint32_t first = even_part(units_of(*p), node, s.n_nodes), end = even_part(units_of(*p), node + 1, s.n_nodes);
+        if (unit < end - first) {
+            unit += first;
+            break;
+        }
+        unit -= end - first;
+        if (++p == s.parts + s.n_parts) p = s.parts, ++node;
+    }
     kernels::MatmulArgs a = part_args(s, *p, unit, 0, n_rows(s, r), scratch);
     a.y = (p->out.f32 ? p->out.f32 : r.args->logits) + unit * p->panels_per_unit * kLanes;
     a.y_stride = p->out.f32 ? p->out.f32_stride : r.args->logits_stride;

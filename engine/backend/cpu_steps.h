@@ -51,6 +51,7 @@ struct Step {
     float eps = 0;
     std::uint32_t n_parts = 0;
     StepPart parts[3] = {};
+    std::uint32_t n_nodes = 1;     // stretches of each part's rows, one a NUMA node
     // embedding
     PackedMatrix embedding;
     const gguf::Tensor* mapped_embedding = nullptr;

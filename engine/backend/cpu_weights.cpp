@@ -170,12 +170,14 @@ Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
     auto memory = Mapping::create(matrix_bytes, "packed weights", {.huge_pages = true});
     if (!memory) return std::move(memory).error();
     memory_ = std::move(*memory);
+    if (numa_.mode() == NumaMode::interleave) numa_.interleave(memory_.bytes());
     std::byte* at = memory_.data();
     bool cancelled = false;
     each_tensor([&](const gguf::Tensor& t, Slot s, std::uint32_t l) {
         if (cancelled || is_vector(s)) return;
         PackedMatrix& m = matrices_[index(s, l)];
         m.panels = at;
+        numa_.local(at, m.n_panels(), m.panel_stride);
         const std::uint64_t batch = std::max<std::uint64_t>(1, kReleaseBytes / (m.row_bytes * kernels::kLanes));
         for (std::uint64_t p = 0; p < m.n_panels() && !cancelled; p += batch) {
             PackJob job{&t, m.row_bytes, p, std::min<std::uint64_t>(batch, m.n_panels() - p), &m, at};

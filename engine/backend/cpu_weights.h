@@ -7,6 +7,7 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/pack_cache.h"
 #include "engine/core/memory.h"
+#include "engine/core/numa.h"
 #include "engine/core/thread_pool.h"
 #include "engine/model/weights.h"
 #include "kernels/table.h"
@@ -26,8 +27,9 @@ struct PackedMatrix {
 
 class CpuWeights {
 public:
-    /// packed: matrices are packed by load(); else they are used from the file's mapping.
-    CpuWeights(const gguf::File& file, const Weights& weights, bool packed) : file_(file), weights_(weights), packed_(packed) {}
+    /// packed: matrices are packed by load(), onto the nodes that `numa` says; else they are used from the file's mapping.
+    CpuWeights(const gguf::File& file, const Weights& weights, bool packed, const Numa& numa)
+        : file_(file), weights_(weights), packed_(packed), numa_(numa) {}
 
     bool packed() const { return packed_; }
 
@@ -57,6 +59,7 @@ private:
     const gguf::File& file_;
     const Weights& weights_;
     bool packed_;
+    Numa numa_;
     Mapping memory_;                        // of the panels, unless they lie in
     std::shared_ptr<MappedFile> cache_;
     std::vector<PackedMatrix> matrices_;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "engine/core/memory.h"
@@ -33,6 +34,7 @@ public:
     static Result<std::unique_ptr<PagePool>> create(KvShape shape, std::uint64_t n_tokens);
 
     const KvShape& shape() const { return shape_; }
+    std::span<std::byte> memory() const { return memory_.bytes(); }
     std::uint32_t n_pages() const { return n_pages_; }
     std::uint32_t n_free() const;
     std::uint64_t capacity_bytes() const { return std::uint64_t{n_pages_} * shape_.page_bytes(); }

@@ -20,7 +20,8 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
 
     CpuBackendArgs args;
     args.file = &file; args.hparams = &hparams_; args.weights = &weights_; args.plan = &plan_;
-    args.pool = pool_.get(); args.table = table_; args.max_bucket = n_batch_; args.pack = o.pack; args.pack_cache = o.pack_cache;
+    args.pool = pool_.get(); args.table = table_; args.max_bucket = max_batch_; args.pack = o.pack; args.pack_cache = o.pack_cache;
+    args.numa = o.numa;
     const auto need = [&](std::uint32_t n_ctx) {
         args.n_ctx = n_ctx;
         const BackendMemory m = CpuBackend(args).estimate();
@@ -44,6 +45,7 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
     auto pages = PagePool::create(shape, n_ctx_);
     if (!pages) return std::move(pages).error();
     pages_ = std::move(*pages);
+    o.numa.interleave(pages_->memory());   // whoever is free works on a head: none has a node of its own
     args.n_ctx = n_ctx_;
     args.pages = pages_.get();
     backend_ = std::make_unique<CpuBackend>(args);
@@ -62,11 +64,12 @@ Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const
     if (!weights) return std::move(weights).error();
     e->weights_ = std::move(*weights);
     e->plan_ = build_plan(e->hparams_, e->weights_);
-    auto pool = ThreadPool::create(o.n_threads, o.cpus);
+    auto pool = ThreadPool::create(std::max(o.n_threads, o.n_threads_batch), o.places);
     if (!pool) return std::move(pool).error();
     e->pool_ = std::move(*pool);
-    e->n_batch_ = o.n_batch;
+    e->max_batch_ = e->n_batch_ = o.n_batch;
     if (auto s = e->settle_memory(file, o); !s) return std::move(s).error();
+    e->backend_->set_threads(o.n_threads, o.n_threads_batch);
     if (auto s = e->backend_->prepare(o.progress); !s) return std::move(s).error();
     for (const std::uint32_t bucket : kBuckets) {
         auto x = e->backend_->compile(std::min(bucket, o.n_batch));
@@ -77,16 +80,29 @@ Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const
     return e;
 }
 
-void Executor::set_threads(std::uint32_t n) {
+void Executor::set_threads(std::uint32_t decode, std::uint32_t prefill) {
     std::lock_guard lock(run_mutex_);
-    backend_->set_threads(std::clamp(n, 1u, pool_->size()));
+    backend_->set_threads(std::clamp(decode, 1u, pool_->size()), std::clamp(prefill, 1u, pool_->size()));
+}
+
+Result<Executable*> Executor::find_executable(std::size_t n_tokens) {
+    for (auto& e : executables_)
+        if (e->bucket() >= n_tokens) return e.get();
+    return Error{Errc::internal, "a batch of " + std::to_string(n_tokens) + " tokens is larger than n_batch " + std::to_string(max_batch_)};
 }
 
 Status Executor::run(const RunArgs& args) {
     std::lock_guard lock(run_mutex_);
-    for (auto& e : executables_)
-        if (e->bucket() >= args.tokens.size()) return backend_->run(*e, args);
-    return Error{Errc::internal, "a batch of " + std::to_string(args.tokens.size()) + " tokens is larger than n_batch " + std::to_string(n_batch_)};
+    auto e = find_executable(args.tokens.size());
+    return e ? backend_->run(**e, args) : Status(std::move(e).error());
+}
+
+Status Executor::probe(const RunArgs& args, std::uint32_t threads, LayerRange layers) {
+    std::lock_guard lock(run_mutex_);
+    auto e = find_executable(args.tokens.size());
+    if (!e) return std::move(e).error();
+    backend_->probe(**e, args, std::clamp(threads, 1u, pool_->size()), layers);
+    return {};
 }
 
 }  // namespace quern::engine

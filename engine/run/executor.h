@@ -2,6 +2,8 @@
 // A loaded model ready to run: file, weights, backend, one executable a batch bucket, and the pages of the KV cache.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -13,8 +15,9 @@
 namespace quern::engine {
 
 struct ExecutorOptions {
-    std::uint32_t n_threads = 1;
-    std::vector<int> cpus;                 // to pin to; empty: none
+    std::uint32_t n_threads = 1, n_threads_batch = 1;   // of decode, of prefill
+    ThreadPlaces places;                   // empty: wherever the system likes
+    Numa numa;
     std::string isa;
     std::uint64_t memory_limit = 0;
     std::uint32_t n_ctx = 0;
@@ -34,20 +37,28 @@ public:
     const Hparams& hparams() const { return hparams_; }
     PagePool& pages() { return *pages_; }
     const PagePool& pages() const { return *pages_; }
-    std::uint32_t n_batch() const { return n_batch_; }
+    std::uint32_t n_batch() const { return n_batch_.load(std::memory_order_relaxed); }
     std::uint32_t n_ctx() const { return n_ctx_; }
     const kernels::KernelTable& table() const { return *table_; }
     std::uint32_t threads() const { return backend_->threads(); }
+    std::uint32_t threads_batch() const { return backend_->threads_batch(); }
     std::uint32_t max_threads() const { return pool_->size(); }
-    void set_threads(std::uint32_t n);
+    /// 1 .. max_threads() each.
+    void set_threads(std::uint32_t decode, std::uint32_t prefill);
+    /// Most tokens that a step of prefill takes from now on: 1 .. max_batch(). Safe while others run.
+    void set_batch(std::uint32_t n) { n_batch_ = std::clamp(n, 1u, max_batch_); }
+    std::uint32_t max_batch() const { return max_batch_; }
     BackendMemory memory() const { return backend_->memory(); }
 
-    /// Runs one batch of 1 .. n_batch() tokens; one caller at a time gets through. Allocates nothing.
+    /// Runs one batch of 1 .. max_batch() tokens; one caller at a time gets through. Allocates nothing.
     Status run(const RunArgs& args);
+    /// CpuBackend::probe on the executable that run() would take.
+    Status probe(const RunArgs& args, std::uint32_t threads, LayerRange layers);
 
 private:
     Executor() = default;
     Status settle_memory(const gguf::File& file, const ExecutorOptions& options);
+    Result<Executable*> find_executable(std::size_t n_tokens);
 
     Hparams hparams_;
     Weights weights_;
@@ -57,7 +68,8 @@ private:
     std::unique_ptr<PagePool> pages_;
     std::unique_ptr<CpuBackend> backend_;
     std::vector<std::unique_ptr<Executable>> executables_;   // ascending buckets
-    std::uint32_t n_batch_ = 0, n_ctx_ = 0;
+    std::uint32_t max_batch_ = 0, n_ctx_ = 0;
+    std::atomic<std::uint32_t> n_batch_ = 0;
     std::mutex run_mutex_;
 };
 

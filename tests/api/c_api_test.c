@@ -223,6 +223,8 @@ static void test_model(const quern_model* model) {
     CHECK(keys > 1 && n == 1);
     FAILS(quern_model_set_threads(model, 0, &error), QUERN_INVALID_ARGUMENT, "0");
     OK(quern_model_set_threads(model, 1, &error));
+    if (quern_model_tune(model, &error) != QUERN_OK) CHECK(error.status != QUERN_INTERNAL && error.message[0] != '\0');
+    FAILS(quern_model_tune(NULL, &error), QUERN_INVALID_ARGUMENT, "model");
 }
 
 static void test_text(const quern_model* model) {
@@ -384,6 +386,7 @@ int main(int argc, char** argv) {
     test_load(argv[1]);
     quern_model_options_init(&o, sizeof o);
     o.n_ctx = 256;
+    o.cache_dir = "/dev/null"; /* nothing is kept */
     OK(quern_model_load(argv[1], &o, &model, &error));
     if (model != NULL) {
         info.size = sizeof info;

@@ -99,6 +99,16 @@ TEST(Load, OptionsOutOfRange) {
     o = {};
     o.n_threads = -1;
     expect_refused(tiny(), Errc::invalid_argument, {"n_threads is -1"}, o);
+    o.n_threads = 0;
+    o.n_threads_batch = 5000;
+    expect_refused(tiny(), Errc::invalid_argument, {"n_threads_batch is 5000"}, o);
+    o.n_threads_batch = 0;
+    o.numa = static_cast<Numa>(7);
+    expect_refused(tiny(), Errc::invalid_argument, {"numa"}, o);
+    o.numa = Numa::off;
+    o.tune = static_cast<Tune>(-1);
+    expect_refused(tiny(), Errc::invalid_argument, {"tune"}, o);
+    o.tune = Tune::off;
     o = {};
     o.isa = "avx9";
     auto m = Model::load(tiny(), o);

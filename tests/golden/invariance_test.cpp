@@ -21,9 +21,10 @@ std::vector<Token> random_tokens(std::size_t n, std::uint32_t n_vocab) {
     return out;
 }
 
-Result<Model> load(const std::string& path, int threads, bool pack = true) {
+Result<Model> load(const std::string& path, int threads, int threads_batch = 0, bool pack = true) {
     ModelOptions o;
     o.n_threads = threads;
+    o.n_threads_batch = threads_batch;
     o.pack = pack;
     return Model::load(path, o);
 }
@@ -44,8 +45,10 @@ void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, 
 }
 
 void check_model(const std::string& path, std::size_t n_tokens) {
-    auto one = load(path, 1), two = load(path, 2), three = load(path, 3), unpacked = load(path, 2, false);
+    auto one = load(path, 1), two = load(path, 2), three = load(path, 3, 2), unpacked = load(path, 2, 0, false);
     ASSERT_TRUE(one.ok() && two.ok() && three.ok() && unpacked.ok());
+    EXPECT_EQ(two->info().n_threads_batch, 2) << "as n_threads where that is given";
+    EXPECT_EQ(three->info().n_threads_batch, 2);
     const auto tokens = random_tokens(n_tokens, one->info().n_vocab);
     const auto want = last_logits(*one, tokens, tokens.size());
     for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}, std::size_t{64}, std::size_t{512}})

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import re
 import statistics
 import tempfile
 import unittest
@@ -113,6 +114,51 @@ class Bench(unittest.TestCase):
         self.assertEqual([row[5] for row in table(text)[0]], ["3 x tg6 @ d5"])
         self.assertRegex(text, r"(?m)^3 x tg6 @ d5: [\d.]+ t/s each; .* \(checksum [0-9a-f]{16}\)$")
 
+    def test_threads_of_prefill_and_decode(self):
+        def counts(*flags):
+            rows = run_json("bench", *SMALL, "--no-tune", "-p", "8", "-n", "2", "-o", "json", *flags)
+            return [(r["n_threads"], r["n_threads_batch"]) for r in rows]
+        self.assertEqual(counts("-t", "1,2"), [(1, 1)] * 2 + [(2, 2)] * 2)
+        self.assertEqual(counts("-t", "1,2", "-tb", "3"), [(1, 3)] * 2 + [(2, 3)] * 2)
+        self.assertEqual(counts("-t", "2", "-tb", "1"), [(2, 1)] * 2)
+        self.assertEqual(counts("-tb", "3"), [(counts()[0][0], 3)] * 2)
+        for flags in (("-p", "8", "-n", "2"), ("--streams", "3", "-p", "8", "-n", "2"), ("--preset", "latency", "-n", "2")):
+            text = run("bench", *SMALL, "-t", "1", "-tb", "2", *flags).stdout
+            rows, heads = table(text)
+            self.assertEqual({r[heads.index("threads")] for r in rows}, {"1/2"}, text)
+
+    def test_measured_counts(self):
+        with tempfile.TemporaryDirectory() as folder:
+            kept = os.path.join(folder, "quern")
+
+            def bench(*flags):
+                return run_json("bench", *SMALL, "-p", "256", "-n", "2", "-o", "json", *flags, env={"XDG_CACHE_HOME": folder})
+            for flags in (("--no-tune",), ("-t", "1"), ("-t", "1,2"), ("-tb", "1"), ("-b", "512")):
+                bench(*flags)
+                self.assertFalse(os.path.exists(kept), flags)
+            bench("--tune")
+            name, = os.listdir(kept)
+            path = os.path.join(kept, name)
+            with open(path) as f:
+                text = re.sub(r"threads \d+\nthreads-batch \d+\nbatch \d+\ncheck .*\n$", "", f.read())
+            text += "threads 1\nthreads-batch 1\nbatch 128\n"   # what any machine may choose
+            check = 0xcbf29ce484222325
+            for byte in text.encode():
+                check = (check ^ byte) * 0x100000001b3 % 2**64
+            with open(path, "w") as f:
+                f.write(text + f"check {check:x}\n")
+            prompt, gen = bench()
+            self.assertEqual([(r["n_threads"], r["n_threads_batch"], r["n_batch"]) for r in (prompt, gen)], [(1, 1, 128)] * 2)
+            # Two steps, each of which reads what every token needs.
+            self.assertEqual(prompt["bytes_read"], bench("-b", "128")[0]["bytes_read"])
+            self.assertGreater(prompt["bytes_read"], bench("-b", "512")[0]["bytes_read"])
+            for preset, n_batch in (("latency", 128), ("memory", 512), ("quants", 512)):
+                row = bench("--preset", preset, "-p", "8", "-d", "32")[0]
+                self.assertEqual(row["n_batch"], n_batch, preset)
+            many, = run_json("bench", *SMALL, "--streams", "200", "-p", "1", "-n", "1", "-o", "json",
+                             env={"XDG_CACHE_HOME": folder})   # a step of decode may be larger than one of prefill
+            self.assertEqual((many["n_batch"], many["n_streams"]), (128, 200))
+
     def test_errors(self):
         def expect(text, *flags):
             p = run("bench", *SMALL, *flags)
@@ -127,6 +173,7 @@ class Bench(unittest.TestCase):
         expect("too many", "--streams", "4096", "-p", "16777216")
         expect("same format", "-ctk", "f16", "-ctv", "f32")
         expect("yaml", "-o", "yaml")
+        expect("--no-tune", "--tune", "--no-tune")
         self.assertEqual(run("bench", "-p", "8").returncode, USAGE)
 
     def test_what_was_measured_before_an_error_is_shown(self):
@@ -223,16 +270,18 @@ class Compare(unittest.TestCase):
             self.assertAlmostEqual(row["ratio"], sum(b) / len(b) / (sum(a) / len(a)), delta=1e-9)
 
     def test_pairs(self):
-        a = [self.row([1.0], n_batch=64), self.row([2.0]), self.row([3.0], n_prompt=0, n_gen=8), self.row([4.0], n_threads=1)]
+        a = [self.row([1.0], n_batch=64), self.row([2.0]), self.row([3.0], n_prompt=0, n_gen=8), self.row([4.0], n_threads=1),
+             self.row([5.0], n_prompt=9, n_threads_batch=2), self.row([6.0], n_prompt=10, n_threads_batch=1)]
         b = [self.row([20.0], model_filename="elsewhere/some.gguf"), self.row([10.0], n_batch=128),
-             self.row([50.0], n_streams=8, n_prompt=0, n_gen=8), self.row([30.0], n_prompt=0, n_gen=8, n_streams=0)]
+             self.row([50.0], n_streams=8, n_prompt=0, n_gen=8), self.row([30.0], n_prompt=0, n_gen=8, n_streams=0),
+             self.row([50.0], n_prompt=9), self.row([60.0], n_prompt=10)]
         rows = self.compare(a, b)
-        self.assertEqual([(r["a_ts"], r["b_ts"]) for r in rows], [(1, 10), (2, 20), (3, 30), (4, None), (None, 50)])
-        self.assertEqual([r["verdict"] for r in rows[3:]], ["only in A", "only in B"])
+        self.assertEqual([(r["a_ts"], r["b_ts"]) for r in rows], [(1, 10), (2, 20), (3, 30), (5, 50), (4, None), (6, None), (None, 50), (None, 60)])
+        self.assertEqual([r["verdict"] for r in rows[4:]], ["only in A"] * 2 + ["only in B"] * 2)
         p = run("bench", "--compare", self.file("a.json", a), self.file("b.json", b))
         self.assertEqual((p.returncode, p.stderr), (OK, ""))
         rows, _ = table(p.stdout)
-        self.assertEqual([r[-2] for r in rows], ["10.000", "10.000", "10.000", "-", "-"])
+        self.assertEqual([r[-2] for r in rows], ["10.000"] * 4 + ["-"] * 4)
 
     def test_its_own_results(self):
         for form in ("json", "jsonl"):

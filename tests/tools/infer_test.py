@@ -162,5 +162,43 @@ class Text(unittest.TestCase):
         self.assertIn("no chat template", p.stderr)
 
 
+class Threads(unittest.TestCase):
+    """Thread counts kept from run to run. Whether anything is measured depends on what else the machine does."""
+
+    def run_in(self, folder, *flags):
+        p = run("infer", *GREEDY, "-v", *flags, env={"XDG_CACHE_HOME": folder})
+        self.assertEqual(p.returncode, OK, p.stderr)
+        kept = os.path.join(folder, "quern")
+        return p, os.listdir(kept) if os.path.isdir(kept) else []
+
+    def test_asked_for_and_used_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            first, files = self.run_in(folder, "--tune")
+            self.assertEqual(len(files), 1)
+            self.assertIn("as measured", first.stderr)
+            again, files = self.run_in(folder)
+            self.assertEqual(len(files), 1)
+            self.assertIn("as measured", again.stderr)
+            self.assertEqual(again.stdout, first.stdout)
+            for flags in (("--no-tune",), ("-t", "1"), ("-tb", "1"), ("-b", "64")):
+                self.assertNotIn("measured", self.run_in(folder, *flags)[0].stderr, flags)
+
+    def test_switched_off(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for flags in (("--no-tune",), ("-t", "1"), ("-tb", "2"), ("-b", "64")):
+                p, files = self.run_in(folder, *flags)
+                self.assertEqual(files, [], flags)
+            self.assertEqual(run("infer", *GREEDY, "--tune", "--no-tune").returncode, USAGE)
+
+    def test_no_folder_is_no_error(self):
+        p = run("infer", *GREEDY, "-v", env={"XDG_CACHE_HOME": "/dev/null"})
+        self.assertEqual(p.returncode, OK, p.stderr)
+        self.assertNotIn("measured", p.stderr)
+
+    def test_numa_is_a_matter_of_place_only(self):
+        texts = {run("infer", *GREEDY, "--no-tune", "--numa", n).stdout for n in ("off", "interleave", "local")}
+        self.assertEqual(len(texts), 1)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 
 BIN = os.environ["QUERN_BIN"]
 SOURCE = os.environ["QUERN_SOURCE"]
@@ -12,6 +13,9 @@ TEMPLATE = os.path.join(SOURCE, "tests", "data", "chat", "smollm2.jinja")
 
 # A bound for machines that hang, far above what any run takes, sanitizers included.
 PATIENCE = 300
+
+# What programs keep from run to run goes where no earlier run left anything.
+CACHE = tempfile.TemporaryDirectory()
 
 OK, ERROR, USAGE, MODEL_ERROR, MEMORY, CONTEXT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -23,7 +27,7 @@ def program(name):
 def run(name, *args, stdin="", env=None, **more):
     """The finished process; standard output and error as text. A random model also writes bytes that are not UTF-8."""
     return subprocess.run([program(name), *map(str, args)], input=stdin, capture_output=True, text=True,
-                          errors="replace", timeout=PATIENCE, env={**os.environ, **(env or {})}, **more)
+                          errors="replace", timeout=PATIENCE, env={**os.environ, "XDG_CACHE_HOME": CACHE.name, **(env or {})}, **more)
 
 
 def run_json(name, *args, **more):

@@ -15,7 +15,7 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
         app.add_option("-m,--model", path, "GGUF file (of a split model: the first part)")->required()->type_name("FILE");
         app.add_option("-t,--threads", n_threads, "Threads; 0: one a physical core this process may use")
             ->check(CLI::Range(0, 4096));
-        app.add_option("-b,--batch-size", n_batch, "Most prompt tokens in one step")
+        auto* batch = app.add_option("-b,--batch-size", n_batch, "Most prompt tokens in one step")
             ->check(CLI::Range(1, 4096))
             ->capture_default_str();
         app.add_option("--kv,--cache-type-k,--cache-type-v", kv_types, "KV cache: f16 (default) or f32; also -ctk, -ctv")
@@ -23,7 +23,8 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
             ->type_name("TYPE")
             ->allow_extra_args(false)
             ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-        app.final_callback([this] {
+        app.final_callback([this, batch] {
+            batch_given = batch->count() > 0;
             for (const std::string& type : kv_types) {
                 if (type != kv_types.front()) {
                     throw CLI::ValidationError("--cache-type-v", "keys and values are kept in the same format");
@@ -31,6 +32,13 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
             }
         });
     }
+    app.add_option("--threads-batch", n_threads_batch, "Threads that read prompts (also -tb); 0: as -t, or chosen")
+        ->check(CLI::Range(0, 1024));
+    app.add_option("--numa", numa, "Nodes that hold the weights: off, interleave or local")
+        ->check(CLI::IsMember({"off", "interleave", "local"}))
+        ->capture_default_str();
+    auto* force = app.add_flag("--tune", tune, "Measure the best -t, -tb and -b now and keep them for later runs");
+    app.add_flag("--no-tune", no_tune, "Neither measure nor use what an earlier run measured")->excludes(force);
     app.add_option("--isa", isa, "Kernels: scalar, avx2, avxvnni, avx512, neon or neon-i8mm; default: the best this "
                    "CPU has");
     app.add_option("--memory-limit", memory_limit, "Most memory for weights, KV cache and buffers: 512M, 4G")
@@ -44,6 +52,9 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
 ModelOptions ModelFlags::options(const std::string& program) const {
     ModelOptions out;
     out.n_threads = n_threads;
+    out.n_threads_batch = n_threads_batch;
+    out.numa = numa == "off" ? Numa::off : numa == "local" ? Numa::local : Numa::interleave;
+    out.tune = !may_tune() ? Tune::off : tune ? Tune::force : Tune::cached;
     out.isa = isa;
     out.memory_limit = memory_limit;
     out.pack = !no_pack;
@@ -72,8 +83,12 @@ void describe(CLI::App& app) {
 
 std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
     // CLI11 has no flags of several letters behind one dash.
-    static constexpr std::array<std::pair<std::string_view, const char*>, 4> kShort = {
-        {{"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}, {"-pg", "--prompt-and-gen"}, {"-npl", "--streams"}}};
+    static constexpr std::array<std::pair<std::string_view, const char*>, 5> kShort = {
+        {{"-ctk", "--cache-type-k"},
+         {"-ctv", "--cache-type-v"},
+         {"-pg", "--prompt-and-gen"},
+         {"-npl", "--streams"},
+         {"-tb", "--threads-batch"}}};
     std::vector<const char*> arguments(argv, argv + argc);
     for (const char*& argument : arguments) {
         for (const auto& [from, to] : kShort) {

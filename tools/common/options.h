@@ -16,17 +16,22 @@ namespace quern::tools {
 struct ModelFlags {
     std::string path, isa, pack_cache;
     std::vector<std::string> kv_types;  // as often as the flag was given; all the same
-    int n_threads = 0;
+    int n_threads = 0, n_threads_batch = 0;
     std::uint32_t n_batch = 512;
+    std::string numa = "interleave";
+    bool tune = false, no_tune = false;
+    bool batch_given = false;  // n_batch is the user's choice
     std::uint64_t memory_limit = 0;  // bytes
     bool no_pack = false;
     bool verbose = false;
 
-    /// Adds --isa, --memory-limit, --pack-cache, --no-pack and -v; -m, -t, -b and --kv where `single_run`: bench has lists of
-    /// its own.
+    /// Adds -tb, --numa, --tune, --no-tune, --isa, --memory-limit, --pack-cache, --no-pack and -v; -m, -t, -b and --kv where
+    /// `single_run`: bench has lists of its own.
     void add_to(CLI::App& app, bool single_run = true);
     std::string kv_type() const { return kv_types.empty() ? "f16" : kv_types.front(); }
     ModelOptions options(const std::string& program) const;
+    /// Whether counts and batch are left to the program, so that measured ones may be used.
+    bool may_tune() const { return !no_tune && n_threads == 0 && n_threads_batch == 0 && !batch_given; }
 };
 
 /// Model::load with a line of progress on a terminal.

@@ -114,9 +114,23 @@ void print_model(const Model& model, const Flags& f) {
     std::fprintf(stderr, "%s: %s, %s, %s, %.1f M parameters, trained for %u tokens of context\n", kProgram,
                  info.name.c_str(), info.architecture.c_str(), info.weight_type.c_str(), double(info.n_params) / 1e6,
                  info.n_ctx_train);
-    std::fprintf(stderr, "%s: %s, kernels %s, %d threads, seed %llu\n", kProgram, info.cpu.c_str(), info.isa.c_str(),
-                 info.n_threads, static_cast<unsigned long long>(f.generate.sampler.seed));
+    std::fprintf(stderr, "%s: %s, kernels %s, threads %d, for prompts %d in steps of %u, seed %llu\n", kProgram,
+                 info.cpu.c_str(), info.isa.c_str(), info.n_threads, info.n_threads_batch, info.n_batch, static_cast<unsigned long long>(f.generate.sampler.seed));
     std::fprintf(stderr, "%s\n", model.memory_report().to_string().c_str());
+}
+
+/// Measures on a model's first run on this machine, when nobody waits for the answer any more.
+void tune_for_next_time(const Model& model, const Flags& f) {
+    if (!f.model.may_tune() || model.info().tuned) return;
+    std::fflush(stdout);
+    const Result<TuneResult> found = model.tune(/*unasked=*/true);
+    if (!found || found->seconds == 0 || !f.model.verbose) return;
+    if (found->disturbed) {
+        std::fprintf(stderr, "%s: thread counts were not measured: other programs keep the CPUs busy\n", kProgram);
+    } else {
+        std::fprintf(stderr, "%s: measured in %.1f s: -t %d -tb %d -b %u; kept in %s\n", kProgram, found->seconds,
+                     found->n_threads, found->n_threads_batch, found->n_batch, found->kept_in.c_str());
+    }
 }
 
 /// Says on standard error what a user would otherwise wonder about.
@@ -188,7 +202,9 @@ int run(Flags& f, Interrupts& interrupts, Clock::time_point start) {
         std::fprintf(stderr, "%s: cannot write to standard output\n", kProgram);
         return kExitError;
     }
-    return answerer.interrupted() && !f.chat ? kExitInterrupted : kExitOk;
+    if (answerer.interrupted() && !f.chat) return kExitInterrupted;
+    tune_for_next_time(*model, f);
+    return kExitOk;
 }
 
 int main_with(int argc, char** argv) {

@@ -64,6 +64,8 @@ typedef struct quern_sampler quern_sampler;
 /* ---- Model ---- */
 
 enum { QUERN_KV_F16 = 0, QUERN_KV_F32 = 1 };                                            /* kv_type */
+enum { QUERN_NUMA_OFF = 0, QUERN_NUMA_INTERLEAVE = 1, QUERN_NUMA_LOCAL = 2 };            /* numa */
+enum { QUERN_TUNE_OFF = 0, QUERN_TUNE_CACHED = 1, QUERN_TUNE_AUTOMATIC = 2, QUERN_TUNE_FORCE = 3 }; /* tune */
 enum { QUERN_LOG_DEBUG = 0, QUERN_LOG_INFO = 1, QUERN_LOG_WARNING = 2, QUERN_LOG_ERROR = 3 }; /* level */
 
 typedef struct quern_model_options {
@@ -82,6 +84,12 @@ typedef struct quern_model_options {
     void* user; /* handed to both */
     const char* pack_cache; /* folder where packed weights are kept from load to load, made if need be; NULL: none */
     int32_t pack; /* default 1; 0: weights are used from the file's mapping: instant start, less memory, slow tokens */
+    int32_t n_threads_batch; /* threads that read prompts; 0: as n_threads if given, else slower cores join */
+    int32_t numa;            /* which node holds the weights: QUERN_NUMA_INTERLEAVE unless changed */
+    /* Whether thread counts and n_batch are taken from what an earlier run measured (CACHED), measured where there was
+     * none (AUTOMATIC) or anew (FORCE), in less than 2 s. QUERN_TUNE_OFF unless changed; off where n_threads is given. */
+    int32_t tune;
+    const char* cache_dir; /* where tune keeps files; NULL: $XDG_CACHE_HOME/quern or ~/.cache/quern */
 } quern_model_options;
 
 /* Texts belong to the model and live as long as it. */
@@ -94,6 +102,9 @@ typedef struct quern_model_info {
     uint32_t n_ctx; /* tokens the KV cache holds */
     int32_t n_threads;
     int32_t has_chat_template; /* 0 or 1 */
+    int32_t n_threads_batch;
+    uint32_t n_batch;
+    int32_t tuned; /* 0 or 1: thread counts and n_batch were measured */
 } quern_model_info;
 
 /* Bytes, by purpose. */
@@ -123,8 +134,11 @@ QUERN_API quern_status quern_model_memory_text(const quern_model* model, char** 
 QUERN_API quern_status quern_model_metadata(const quern_model* model, const char* key, char** out, quern_error* error);
 /* Metadata keys by index from 0; NULL past the last. Lives as long as the model. */
 QUERN_API const char* quern_model_metadata_key(const quern_model* model, size_t index);
-/* Threads for the next steps: 1 up to the number chosen at load. */
+/* Threads for the next steps, decode and prefill alike: 1 up to the larger number chosen at load. */
 QUERN_API quern_status quern_model_set_threads(const quern_model* model, int32_t n_threads, quern_error* error);
+/* Measures thread counts and batch sizes for less than 2 s, uses the best from now on and keeps them for later loads
+ * with QUERN_TUNE_CACHED. */
+QUERN_API quern_status quern_model_tune(const quern_model* model, quern_error* error);
 
 /* ---- Text ---- */
 

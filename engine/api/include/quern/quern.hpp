@@ -37,8 +37,28 @@ struct LoadProgress {
 /// Number format of the KV cache.
 enum class KvType { f16, f32 };
 
+/// Which NUMA node holds the weights; without effect on a machine with one node. The KV cache is interleaved but for off.
+enum class Numa {
+    off,         ///< as the system places pages
+    interleave,  ///< pages from all nodes in turn
+    local,       ///< each matrix cut by rows, a stretch a node, which the threads of that node do first
+};
+
+/// Where thread counts and n_batch come from when the caller gives no thread counts. Never changes a result.
+enum class Tune {
+    off,        ///< one thread a core as ModelOptions::n_threads says; n_batch as given
+    cached,     ///< as measured and kept by an earlier run on this machine; as with off where there was none
+    /// The same, but measures where there was none (less than 2 s) and keeps what it found, unless other programs keep
+    /// the CPUs busy.
+    automatic,
+    force,      ///< measures anew
+};
+
 struct ModelOptions {
-    int n_threads = 0;                   ///< 0: one a physical core this process may use (affinity mask, cgroup quota)
+    /// Threads that write tokens. 0: one a physical core this process may use (affinity mask, cgroup quota), slower
+    /// cores of a machine with two kinds left out.
+    int n_threads = 0;
+    int n_threads_batch = 0;             ///< threads that read prompts; 0: as n_threads if given, else slower cores join
     std::string isa = {};                ///< "": the best the CPU has; else "avx2", ...: docs/embedding.md
     std::uint64_t memory_limit = 0;      ///< bytes for weights, KV cache and buffers together; 0: none
     std::uint32_t n_ctx = 0;             ///< tokens the KV cache holds for all sessions together; 0: the model's own
@@ -52,6 +72,9 @@ struct ModelOptions {
     /// A folder (made if need be) where packed weights are kept: the first load writes a file as large as the model, later
     /// ones map it instead of packing. One that is damaged, or not of this model file, is replaced; on_log says so. "": none.
     std::string pack_cache = {};
+    Numa numa = Numa::interleave;
+    Tune tune = Tune::off;
+    std::string cache_dir = {};          ///< where tune keeps files; "": $XDG_CACHE_HOME/quern or ~/.cache/quern
     /// Called while loading; return false to cancel (Errc::cancelled).
     std::function<bool(const LoadProgress&)> on_progress = {};
     /// Messages for a person; silent when empty. May be called from load() only.
@@ -64,7 +87,9 @@ struct ModelInfo {
     std::uint32_t n_vocab = 0, n_ctx_train = 0, n_embd = 0, n_layer = 0, n_head = 0, n_head_kv = 0, head_dim = 0;
     std::uint32_t n_ctx = 0;                      ///< tokens the KV cache holds (ModelOptions::n_ctx after any shrinking)
     std::string isa, cpu;                         ///< kernels in use; the CPU's own name
-    int n_threads = 0;
+    int n_threads = 0, n_threads_batch = 0;       ///< in use after load, as is n_batch
+    std::uint32_t n_batch = 0;
+    bool tuned = false;                           ///< these three were measured, now or in an earlier run
     bool has_chat_template = false;
 };
 
@@ -128,6 +153,15 @@ struct GenerateResult {
     double prompt_seconds = 0, generate_seconds = 0, first_token_seconds = 0;
 };
 
+/// What Model::tune() chose.
+struct TuneResult {
+    int n_threads = 0, n_threads_batch = 0;
+    std::uint32_t n_batch = 0;
+    double seconds = 0;    ///< spent on it
+    bool disturbed = false;   ///< other programs kept the CPUs busy: the choice suits that and not a quiet machine
+    std::string kept_in;      ///< file; "" where nothing was kept
+};
+
 class Session;
 
 class Model {
@@ -154,8 +188,13 @@ public:
 
     /// A new, empty conversation of at most n_ctx tokens (0: all that the KV cache holds).
     Result<Session> new_session(std::uint32_t n_ctx = 0) const;
-    /// Threads for the next steps, 1 up to the number chosen at load.
-    Status set_threads(int n_threads) const;
+    /// Threads for the next steps, of decode and of prefill (0: as decode): 1 up to the larger number chosen at load.
+    Status set_threads(int n_threads, int n_threads_batch = 0) const;
+    /// Measures thread counts and batch sizes on this model for less than 2 s, uses the best from now on and keeps them
+    /// for later loads with Tune::cached. Sessions may exist, but what they run meanwhile spoils the figures.
+    /// unasked: for programs that do this by themselves: nothing is measured, and seconds is 0, where cache_dir cannot
+    /// be written to; nothing is changed or kept if `disturbed`.
+    Result<TuneResult> tune(bool unasked = false) const;
 
     struct Impl;
 
