@@ -17,13 +17,14 @@ constexpr double kSeconds = 1.5;  // the measurement in progress may end a littl
 constexpr double kMostOthers = 0.1, kTicks = 0.03;
 
 /// Everything that the best choice depends on, a line each.
-std::string make_key(const ModelInfo& i, const engine::Topology& t, const engine::KvShape& kv, const engine::Hparams& h) {
+std::string make_key(const ModelInfo& i, const engine::Topology& t, const engine::KvShape& kv, const engine::Hparams& h, bool pack) {
     std::string cpus;
     for (const engine::Cpu& c : t.cpus) cpus += cat(" ", c.id);
     return cat("quern ", QUERN_VERSION, "\ncpu ", i.cpu, "\nallowed", cpus, "\ncores ", t.n_cores, " slow ", t.n_efficiency, " nodes ",
                t.nodes.size(), " threads ", t.n_threads, "+", t.n_threads_batch, "\nkernels ", i.isa, "\nmodel ",
                i.architecture, " ", i.weight_type, " embd ", i.n_embd, " layers ", i.n_layer, " ff ", h.n_ff.empty() ? 0u : h.n_ff[0],
-               " heads ", i.n_head, "/", i.n_head_kv, " vocab ", i.n_vocab, " bytes ", i.file_size, " kv ", kv.element_bytes(), "\nlargest batch ", i.n_batch);
+               " heads ", i.n_head, "/", i.n_head_kv, " vocab ", i.n_vocab, " bytes ", i.file_size, " kv ", kv.element_bytes(),
+               pack ? "" : " not packed", "\nlargest batch ", i.n_batch);
 }
 
 }  // namespace
@@ -53,18 +54,18 @@ void Model::Impl::use(const engine::TuneChoice& c) const {
     executor->set_batch(c.n_batch);
 }
 
-void Model::Impl::settle_tuning(Tune mode, const engine::Topology& topology, const std::string& cache_dir) {
+void Model::Impl::settle_tuning(const ModelOptions& o, const engine::Topology& topology, const std::string& cache_dir) {
     cpus = topology.cpus;
     tune_candidates = engine::tune_candidates(topology, info.n_batch);
     tune_cache = engine::TuneCache(cache_dir);
-    tune_key = make_key(info, topology, executor->pages().shape(), executor->hparams());
-    if (mode == Tune::off) return;
-    const auto kept = mode == Tune::force ? std::nullopt : tune_cache.load(tune_key);
+    tune_key = make_key(info, topology, executor->pages().shape(), executor->hparams(), o.pack);
+    if (o.tune == Tune::off) return;
+    const auto kept = o.tune == Tune::force ? std::nullopt : tune_cache.load(tune_key);
     if (kept && tune_candidates.contain(*kept)) {
         use(*kept);
         info.tuned = true;
-    } else if (mode != Tune::cached) {
-        const bool unasked = mode == Tune::automatic;
+    } else if (o.tune != Tune::cached) {
+        const bool unasked = o.tune == Tune::automatic;
         const auto found = measure(unasked);
         info.tuned = found && !(found->disturbed && unasked);
     }

@@ -213,6 +213,11 @@ TEST_F(TuneFolder, OfAModel) {
     EXPECT_EQ(again->info().n_threads, found->n_threads);
     EXPECT_EQ(again->info().n_threads_batch, found->n_threads_batch);
     EXPECT_EQ(again->info().n_batch, found->n_batch);
+    o.pack = false;
+    auto unpacked = Model::load(path, o);
+    ASSERT_TRUE(unpacked);
+    EXPECT_FALSE(unpacked->info().tuned) << "packing at each use costs time of its own";
+    o.pack = true;
     std::ofstream(found->kept_in) << "damaged";
     auto without = Model::load(path, o);
     ASSERT_TRUE(without);

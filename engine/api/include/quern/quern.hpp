@@ -37,7 +37,8 @@ struct LoadProgress {
 /// Number format of the KV cache.
 enum class KvType { f16, f32 };
 
-/// Which NUMA node holds the weights; without effect on a machine with one node. The KV cache is interleaved but for off.
+/// Which NUMA node holds the weights packed at load; without effect on a machine with one node, and on weights that are
+/// used from a file (pack false, or a pack cache that is there). The KV cache is interleaved but for off.
 enum class Numa {
     off,         ///< as the system places pages
     interleave,  ///< pages from all nodes in turn
