@@ -134,6 +134,7 @@ private:
         ModelOptions options = flags.options(kProgram);
         if (options.tune == Tune::cached) options.tune = may_measure() ? Tune::automatic : Tune::off;
         options.n_ctx = context();
+        if (options.tune != Tune::off) options.n_ctx = std::max(options.n_ctx, n_batch);  // room to measure its largest step
         const Result<Model> model = load_with_progress(path, std::move(options));
         if (!model) return model.error();
         const Result<ModelCost> cost = ModelCost::of(*model);

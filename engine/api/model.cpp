@@ -158,7 +158,10 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     if (impl->tokenizer && impl->tokenizer->n_vocab() > impl->executor->hparams().n_vocab)
         return Error{Errc::bad_file, path + ": key 'tokenizer.ggml.tokens' has " + std::to_string(impl->tokenizer->n_vocab()) + " tokens, tensor 'token_embd.weight' only " + std::to_string(impl->executor->hparams().n_vocab) + " rows"};
     impl->info = make_info(*impl->file, *impl->executor, impl->chat_template != nullptr);
-    if (!asked && !asked_batch) impl->settle_tuning(o, topology, o.cache_dir.empty() ? env->cache_dir : o.cache_dir);
+    if (!asked && !asked_batch) {
+        const Status s = impl->settle_tuning(o, topology, o.cache_dir.empty() ? env->cache_dir : o.cache_dir);
+        if (!s) log(LogLevel::warning, "thread counts were not measured: " + s.error().message);
+    }
     log(LogLevel::info, impl->info.name + ": " + impl->info.architecture + ", " + impl->info.weight_type + ", kernels " + impl->info.isa + ", " + describe_threads(impl->info) + (asked ? "" : " (" + topology.reason + ")"));
     return Model(std::move(impl));
 }

@@ -28,8 +28,9 @@ struct Model::Impl {
     std::string tune_key;                                         // of this model on this machine
 
     Status need_tokenizer() const;
-    /// Chooses thread counts and batch as `options.tune` asks; failing to measure leaves them as they are.
-    void settle_tuning(const ModelOptions& options, const engine::Topology& topology, const std::string& cache_dir);
+    /// Chooses thread counts and batch as `options.tune` asks; what kept it from measuring is
+    /// returned and leaves them as they are.
+    Status settle_tuning(const ModelOptions& options, const engine::Topology& topology, const std::string& cache_dir);
     /// Measures, uses what it found and keeps it; unasked, only if nothing disturbed.
     Result<TuneResult> measure(bool unasked) const;
     void use(const engine::TuneChoice& choice) const;

@@ -54,12 +54,12 @@ void Model::Impl::use(const engine::TuneChoice& c) const {
     executor->set_batch(c.n_batch);
 }
 
-void Model::Impl::settle_tuning(const ModelOptions& o, const engine::Topology& topology, const std::string& cache_dir) {
+Status Model::Impl::settle_tuning(const ModelOptions& o, const engine::Topology& topology, const std::string& cache_dir) {
     cpus = topology.cpus;
     tune_candidates = engine::tune_candidates(topology, info.n_batch);
     tune_cache = engine::TuneCache(cache_dir);
     tune_key = make_key(info, topology, executor->pages().shape(), executor->hparams(), o.pack);
-    if (o.tune == Tune::off) return;
+    if (o.tune == Tune::off) return {};
     const auto kept = o.tune == Tune::force ? std::nullopt : tune_cache.load(tune_key);
     if (kept && tune_candidates.contain(*kept)) {
         use(*kept);
@@ -67,11 +67,13 @@ void Model::Impl::settle_tuning(const ModelOptions& o, const engine::Topology& t
     } else if (o.tune != Tune::cached) {
         const bool unasked = o.tune == Tune::automatic;
         const auto found = measure(unasked);
-        info.tuned = found && !(found->disturbed && unasked);
+        if (!found) return found.error();
+        info.tuned = !(found->disturbed && unasked);
     }
     info.n_threads = static_cast<int>(executor->threads());
     info.n_threads_batch = static_cast<int>(executor->threads_batch());
     info.n_batch = executor->n_batch();
+    return {};
 }
 
 Result<TuneResult> Model::tune(bool unasked) const {

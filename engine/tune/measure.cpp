@@ -25,13 +25,11 @@ Result<std::unique_ptr<TuneMeter>> TuneMeter::create(Executor& executor, const T
     PagePool& pool = executor.pages();
     const std::uint32_t page = pool.shape().page_tokens;
     const std::uint32_t want = std::min(kMostTokens, *std::max_element(c.batch.begin(), c.batch.end()));
-    const std::uint32_t pages = std::min((want + page - 1) / page, pool.n_free());
-    m->n_prefill_ = std::min(want, pages * page);
-    if (m->n_prefill_ < std::min(want, kFewTokens) || !pool.take(pages, m->pages_)) {
-        return Error{Errc::context_full, "the KV cache has no room for a measurement of " +
-                                             std::to_string(std::min(want, kFewTokens)) +
+    if (!pool.take((want + page - 1) / page, m->pages_)) {
+        return Error{Errc::context_full, "the KV cache has no room for a measurement of " + std::to_string(want) +
                                              " tokens; tune before there are sessions, or load with a larger context"};
     }
+    m->n_prefill_ = want;
     const std::uint32_t n_vocab = executor.hparams().n_vocab;
     std::uint32_t random = 1;
     for (std::uint32_t i = 0; i < m->n_prefill_; ++i) {
@@ -120,7 +118,7 @@ Result<TuneChoice> tune(Executor& executor, const TuneCandidates& candidates, do
     if (candidates.only_one()) return candidates.first();
     auto meter = TuneMeter::create(executor, candidates, seconds);
     if (!meter) return std::move(meter).error();
-    return tune_search(candidates, (*meter)->costs());
+    return tune_search(candidates.judged_on((*meter)->n_prefill()), (*meter)->costs());
 }
 
 }  // namespace quern::engine

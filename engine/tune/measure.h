@@ -17,7 +17,7 @@ namespace quern::engine {
 class TuneMeter {
 public:
     /// seconds: what all measurements together may take; one that is expected to end later is refused. Fails with
-    /// Errc::context_full where other sessions hold almost all pages.
+    /// Errc::context_full where less than the largest batch (or 1024 tokens) fits into the free pages.
     static Result<std::unique_ptr<TuneMeter>> create(Executor& executor, const TuneCandidates& candidates, double seconds);
     ~TuneMeter();
     TuneMeter(const TuneMeter&) = delete;
@@ -29,6 +29,7 @@ public:
     /// too, a step finds no weights of the one before in a cache.
     std::optional<double> prefill(std::uint32_t threads, std::uint32_t batch);
     TuneCosts costs();
+    std::uint32_t n_prefill() const { return n_prefill_; }   // tokens in a measurement of prefill
 
 private:
     TuneMeter(Executor& executor, double seconds) : executor_(executor), budget_(seconds) {}

@@ -71,6 +71,13 @@ bool TuneCandidates::contain(const TuneChoice& c) const {
     return has(decode, c.n_threads) && has(prefill, c.n_threads_batch) && has(batch, c.n_batch);
 }
 
+TuneCandidates TuneCandidates::judged_on(std::uint32_t n_tokens) const {
+    TuneCandidates out = *this;
+    out.batch.erase(std::remove_if(out.batch.begin() + 1, out.batch.end(), [&](std::uint32_t b) { return b >= n_tokens; }),
+                    out.batch.end());
+    return out;
+}
+
 TuneCandidates tune_candidates(const Topology& t, std::uint32_t n_batch) {
     constexpr std::uint32_t kLeastBatch = 128;  // below, a step has too little arithmetic for each weight it reads
     constexpr std::size_t kMostBatches = 4;

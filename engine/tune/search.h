@@ -23,6 +23,9 @@ struct TuneCandidates {
     TuneChoice first() const { return {decode.front(), prefill.front(), batch.front()}; }
     bool only_one() const { return decode.size() * prefill.size() * batch.size() == 1; }
     bool contain(const TuneChoice& choice) const;
+    /// What a measurement of n_tokens tokens can tell apart: batches of n_tokens and more are one step in it, for which
+    /// the first batch stands; the others of them are left out.
+    TuneCandidates judged_on(std::uint32_t n_tokens) const;
 };
 /// The topology's own counts, fractions of them, and n_batch with what it halves to, not below 128.
 TuneCandidates tune_candidates(const Topology& topology, std::uint32_t n_batch);

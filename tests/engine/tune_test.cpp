@@ -41,6 +41,13 @@ TEST(TuneCandidates, FractionsOfTheTopologysCounts) {
     EXPECT_FALSE(hybrid.contain({3, 18, 512}));
 }
 
+TEST(TuneCandidates, BatchesThatFillAMeasurementAreNotCompared) {
+    const auto batches = [](std::uint32_t n_batch, std::uint32_t n_tokens) { return tune_candidates(machine(2, 0), n_batch).judged_on(n_tokens).batch; };
+    EXPECT_EQ(batches(512, 512), (std::vector<std::uint32_t>{512, 256, 128}));
+    EXPECT_EQ(batches(4096, 1024), (std::vector<std::uint32_t>{4096, 512}));
+    EXPECT_EQ(batches(512, 128), std::vector<std::uint32_t>{512});
+}
+
 /// Costs as machines have them: work that threads share up to what memory or the slowest part allows, something for each
 /// step and each thread that meets there, and batches that reuse weights but fall out of caches.
 struct Surface {
@@ -223,6 +230,30 @@ TEST_F(TuneFolder, OfAModel) {
     ASSERT_TRUE(without);
     EXPECT_FALSE(without->info().tuned) << "cached never measures";
     EXPECT_EQ(without->info().n_batch, 512u);
+}
+
+TEST_F(TuneFolder, NothingIsKeptFromAContextShorterThanABatch) {
+    const std::string path = (test::tiny_dir() / "llama-q4_0.gguf").string();
+    ModelOptions o;
+    o.n_ctx = 496;
+    o.tune = Tune::automatic;
+    std::string said;
+    o.on_log = [&](LogLevel level, std::string_view text) { if (level == LogLevel::warning) said += text; };
+    o.cache_dir = folder_.string();
+    auto model = Model::load(path, o);
+    ASSERT_TRUE(model) << model.error().message;
+    EXPECT_FALSE(model->info().tuned);
+    const auto refused = model->tune();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::context_full);
+    EXPECT_NE(refused.error().message.find("512 tokens"), std::string::npos) << refused.error().message;
+    EXPECT_NE(said.find("512 tokens"), std::string::npos) << said;
+    EXPECT_EQ(n_files(), 0u);
+    o.n_ctx = 512;
+    auto enough = Model::load(path, o);
+    ASSERT_TRUE(enough);
+    EXPECT_TRUE(enough->tune());
+    EXPECT_EQ(n_files(), 1u);
 }
 
 TEST_F(TuneFolder, ChangesNoResult) {
