@@ -563,6 +563,18 @@ quern_status quern_session_truncate(quern_session* session, uint32_t n_tokens, q
     });
 }
 
+quern_status quern_session_fork(const quern_session* session, quern_session** out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(session);
+        auto fork = session->session.fork();
+        if (!fork) return std::move(fork).error();
+        *out = new quern_session{*std::move(fork)};
+        return {};
+    });
+}
+
 void quern_session_cancel(quern_session* session) {
     if (session != nullptr) session->session.cancel();
 }

@@ -45,6 +45,12 @@ Status Session::truncate(std::uint32_t n) {
     return {};
 }
 
+Result<Session> Session::fork() const {
+    auto copy = std::make_unique<Impl>(impl_->model, impl_->sequence.n_ctx());
+    if (auto st = copy->sequence.fork(impl_->sequence); !st) return std::move(st).error();
+    return Session(std::move(copy));
+}
+
 void Session::cancel() noexcept { impl_->cancelled.store(true, std::memory_order_relaxed); }
 
 namespace {

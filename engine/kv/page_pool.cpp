@@ -2,6 +2,7 @@
 #include "engine/kv/page_pool.h"
 
 #include <cassert>
+#include <cstring>
 #include <limits>
 #include <string>
 
@@ -60,6 +61,29 @@ void PagePool::release(std::uint32_t page) {
     std::lock_guard lock(mutex_);
     assert(references_[page] > 0);
     if (--references_[page] == 0) free_.push_back(page);
+}
+
+bool PagePool::make_own(std::uint32_t& page) {
+    std::uint32_t copy = 0;
+    {
+        std::lock_guard lock(mutex_);
+        if (references_[page] == 1) return true;
+        if (free_.empty()) return false;
+        copy = free_.back();
+        free_.pop_back();
+        references_[copy] = 1;
+    }
+    // Nobody writes to a page that several hold, so it can be read without the lock.
+    for (std::uint32_t layer = 0; layer < layer_offset_.size(); ++layer)
+        std::memcpy(part(layer, copy).data(), part(layer, page).data(), part(layer, page).size());
+    release(page);
+    page = copy;
+    return true;
+}
+
+std::span<std::byte> PagePool::part(std::uint32_t layer, std::uint32_t page) const {
+    const std::size_t bytes = shape_.n_head_kv[layer] * shape_.head_bytes();
+    return {memory_.data() + layer_offset_[layer] + page * bytes, bytes};
 }
 
 kernels::KvHeadView PagePool::view(std::uint32_t layer, std::uint32_t head, const std::uint32_t* pages) const {

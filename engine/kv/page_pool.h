@@ -45,6 +45,12 @@ public:
     bool take(std::uint32_t n, std::vector<std::uint32_t>& table);
     void add_reference(std::uint32_t page);
     void release(std::uint32_t page);
+    /// Before a write: where others hold `page` too, it becomes a copy of it that the caller alone holds, and the caller's
+    /// reference to the old one is given back. False and nothing changed if no page is free. Thread-safe.
+    bool make_own(std::uint32_t& page);
+
+    /// The bytes of `page` that belong to `layer`; all layers together are page_bytes() long.
+    std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const;
 
     /// Where KV head `head` of `layer` lies, for the sequence with this block table.
     kernels::KvHeadView view(std::uint32_t layer, std::uint32_t head, const std::uint32_t* pages) const;

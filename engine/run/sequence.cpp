@@ -32,13 +32,26 @@ Status Sequence::append(std::span<const std::int32_t> tokens) {
 Status Sequence::reserve_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
     const std::size_t page = pool.shape().page_tokens, need = (n_tokens + page - 1) / page;
-    if (need <= pages_.size()) return {};
-    if (!pool.take(static_cast<std::uint32_t>(need - pages_.size()), pages_))
-        return Error{Errc::context_full, "the KV cache has no page left for " + std::to_string(n_tokens) + " tokens: " + std::to_string(pool.n_free() * page) + " of " + std::to_string(pool.n_pages() * page) + " tokens are free among all sessions; end a session or load with a larger context"};
+    if (need > pages_.size() && !pool.take(static_cast<std::uint32_t>(need - pages_.size()), pages_)) return no_page(n_tokens);
+    return own_pages(n_tokens);
+}
+
+Status Sequence::own_pages(std::size_t n_tokens) {
+    PagePool& pool = executor_.pages();
+    const std::size_t page = pool.shape().page_tokens;
+    for (std::size_t i = n_run_ / page; i * page < n_tokens; ++i)
+        if (!pool.make_own(pages_[i])) return no_page(n_tokens);
     return {};
 }
 
+Error Sequence::no_page(std::size_t n_tokens) const {
+    const PagePool& pool = executor_.pages();
+    const std::size_t page = pool.shape().page_tokens;
+    return Error{Errc::context_full, "the KV cache has no page left for " + std::to_string(n_tokens) + " tokens: " + std::to_string(pool.n_free() * page) + " of " + std::to_string(pool.n_pages() * page) + " tokens are free among all sessions; end a session or load with a larger context"};
+}
+
 Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
+    if (auto s = own_pages(n_run_ + n); !s) return s;
     const SeqChunk chunk{pages_.data(), 0, n, static_cast<std::int32_t>(n_run_)};
     RunArgs args;
     args.tokens = std::span(tokens_).subspan(n_run_, n);
@@ -96,6 +109,24 @@ void Sequence::truncate(std::uint32_t n) {
     const std::size_t page = executor_.pages().shape().page_tokens, keep = (n + page - 1) / page;
     for (std::size_t i = keep; i < pages_.size(); ++i) executor_.pages().release(pages_[i]);
     pages_.resize(std::min(keep, pages_.size()));
+}
+
+Status Sequence::fork(const Sequence& other) {
+    const std::size_t page = executor_.pages().shape().page_tokens, shared = (other.n_run_ + page - 1) / page;
+    for (std::size_t i = 0; i < shared; ++i) {
+        executor_.pages().add_reference(other.pages_[i]);
+        pages_.push_back(other.pages_[i]);
+    }
+    tokens_.assign(other.tokens_.begin(), other.tokens_.end());
+    n_run_ = other.n_run_;
+    if (tokens_.size() > n_run_)
+        if (auto s = reserve_pages(tokens_.size()); !s) {
+            truncate(0);
+            return s;
+        }
+    logits_ = other.logits_;
+    has_logits_ = other.has_logits_;
+    return {};
 }
 
 }  // namespace quern::engine

@@ -37,9 +37,15 @@ public:
     Status need_logits();
     /// Forgets all but the first n tokens.
     void truncate(std::uint32_t n);
+    /// Makes this empty sequence a copy of `other`, of the same executor: its pages are shared, and copied where either
+    /// writes. Fails, empty still, where tokens of `other` that have not been run find no page.
+    Status fork(const Sequence& other);
 
 private:
     Status reserve_pages(std::size_t n_tokens);
+    /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
+    Status own_pages(std::size_t n_tokens);
+    Error no_page(std::size_t n_tokens) const;
     Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
 
     Executor& executor_;

@@ -265,7 +265,7 @@ static void test_text(const quern_model* model) {
 static void test_session(const quern_model* model, uint32_t n_vocab) {
     const quern_token tokens[5] = {1, 5, 9, 12, 3};
     quern_error error = {QUERN_OK, ""};
-    quern_session* s = NULL;
+    quern_session *s = NULL, *fork = NULL;
     float* all = NULL;
     const float* logits;
     size_t n = 9;
@@ -287,6 +287,12 @@ static void test_session(const quern_model* model, uint32_t n_vocab) {
     OK(quern_session_decode(s, tokens, 5, &error));
     OK(quern_session_decode(s, tokens, 5, &error));
     FAILS(quern_session_decode(s, tokens, 2, &error), QUERN_CONTEXT_FULL, "");
+    OK(quern_session_fork(s, &fork, &error));
+    OK(quern_session_decode(fork, tokens, 1, &error));
+    CHECK(quern_session_tokens(fork, &n) != NULL && n == 16);
+    quern_session_free(fork);
+    FAILS(quern_session_fork(NULL, &fork, &error), QUERN_INVALID_ARGUMENT, "session is NULL");
+    CHECK(fork == NULL);
     CHECK(quern_session_tokens(s, &n) != NULL && n == 15);
     FAILS(quern_session_decode(NULL, tokens, 2, &error), QUERN_INVALID_ARGUMENT, "session is NULL");
     quern_session_free(s);

@@ -232,6 +232,8 @@ QUERN_API const quern_token* quern_session_tokens(const quern_session* session, 
 QUERN_API uint32_t quern_session_n_ctx(const quern_session* session);
 /* Forgets all but the first n_tokens tokens. */
 QUERN_API quern_status quern_session_truncate(quern_session* session, uint32_t n_tokens, quern_error* error);
+/* *out: a second session with the same tokens and logits; memory is shared until one of the two writes to it. */
+QUERN_API quern_status quern_session_fork(const quern_session* session, quern_session** out, quern_error* error);
 /* From any thread: lets quern_session_generate return soon, with QUERN_STOP_CANCELLED. */
 QUERN_API void quern_session_cancel(quern_session* session);
 

@@ -223,6 +223,9 @@ public:
     std::uint32_t n_ctx() const;
     /// Forgets all but the first n tokens.
     Status truncate(std::uint32_t n);
+    /// A second session with the same tokens and logits, in the time of copying a list of pages: memory is shared until one
+    /// of the two writes to it, a page of 16 tokens at a time. context_full where the KV cache lacks that page.
+    Result<Session> fork() const;
 
     /// Appends `prompt`, then samples and appends tokens until something stops it. Everything kept, the token that
     /// ended generation aside, stays in the session, so a conversation goes on with the next call.
