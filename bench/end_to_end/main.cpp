@@ -135,6 +135,7 @@ private:
         if (options.tune == Tune::cached) options.tune = may_measure() ? Tune::automatic : Tune::off;
         options.n_ctx = context();
         if (options.tune != Tune::off) options.n_ctx = std::max(options.n_ctx, n_batch);  // room to measure its largest step
+        options.prefix_cache = false;   // the same prompt again and again is what is measured
         const Result<Model> model = load_with_progress(path, std::move(options));
         if (!model) return model.error();
         const Result<ModelCost> cost = ModelCost::of(*model);

@@ -147,6 +147,7 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     e.n_ctx = o.n_ctx;
     e.allow_smaller_context = o.allow_smaller_context;
     e.kv_format = o.kv_type == KvType::f32 ? kernels::KvFormat::F32 : kernels::KvFormat::F16;
+    e.prefix_cache = o.prefix_cache;
     e.n_batch = o.n_batch;
     e.pack = o.pack;
     e.pack_cache = {o.pack_cache, [&](const std::string& text) { log(LogLevel::info, text); }};
@@ -176,6 +177,7 @@ MemoryReport Model::memory_report() const {
     r.weights_mapped = m.weights_mapped;
     r.kv_capacity = pages.capacity_bytes();
     r.kv_used = pages.used_bytes();
+    r.kv_kept = pages.n_kept() * pages.shape().page_bytes();
     r.kv_bytes_per_token = pages.shape().page_bytes() / pages.shape().page_tokens;
     r.buffers = m.buffers;
     r.total = r.weights_packed + r.weights_mapped + r.kv_capacity + r.buffers;
@@ -193,6 +195,7 @@ std::string MemoryReport::to_string() const {
     line("weights, mapped", weights_mapped);
     line("KV cache, capacity", kv_capacity);
     line("  in use", kv_used);
+    line("  kept for reuse", kv_kept);
     line("  a token", kv_bytes_per_token);
     line("buffers", buffers);
     line("total", total);

@@ -39,6 +39,7 @@ struct Model::Impl {
 /// What stands behind a public handle, for benchmarks that need more than the public interface gives.
 struct Internals {
     static Model::Impl& of(const Model& model) { return *model.impl_; }
+    static Session::Impl& of(const Session& session);
 };
 
 struct Session::Impl {
@@ -48,5 +49,7 @@ struct Session::Impl {
 
     Impl(std::shared_ptr<Model::Impl> m, std::uint32_t n_ctx) : model(std::move(m)), sequence(*model->executor, n_ctx) {}
 };
+
+inline Session::Impl& Internals::of(const Session& session) { return *session.impl_; }
 
 }  // namespace quern

@@ -146,6 +146,7 @@ quern_model_options default_model_options() {
     o.memory_limit = d.memory_limit;
     o.allow_smaller_context = d.allow_smaller_context;
     o.pack = d.pack;
+    o.prefix_cache = d.prefix_cache;
     return o;
 }
 
@@ -195,6 +196,7 @@ Status convert(const quern_model_options* in, quern::ModelOptions& out) {
     out.allow_smaller_context = o.allow_smaller_context != 0;
     out.isa = or_empty(o.isa);
     out.pack = o.pack != 0;
+    out.prefix_cache = o.prefix_cache != 0;
     out.pack_cache = or_empty(o.pack_cache);
     if (o.on_progress != nullptr) {
         out.on_progress = [o](const quern::LoadProgress& p) {
@@ -339,7 +341,7 @@ quern_status quern_model_get_memory(const quern_model* model, quern_memory_repor
         const quern::MemoryReport r = model->model.memory_report();
         return write_struct(out,
                             quern_memory_report{0, r.weights_packed, r.weights_mapped, r.kv_capacity, r.kv_used,
-                                                r.kv_bytes_per_token, r.buffers, r.total},
+                                                r.kv_bytes_per_token, r.buffers, r.total, r.kv_kept},
                             "quern_memory_report");
     });
 }
@@ -602,6 +604,7 @@ quern_status quern_session_generate(quern_session* session, const quern_token* p
         if (result->stop_reason == quern::StopReason::stop_string) c.stop_string = copy_out(result->stop_string);
         c.stop_reason = static_cast<std::int32_t>(result->stop_reason);
         c.n_prompt = result->n_prompt;
+        c.n_reused = result->n_reused;
         c.n_generated = result->n_generated;
         c.prompt_seconds = result->prompt_seconds;
         c.generate_seconds = result->generate_seconds;

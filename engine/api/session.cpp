@@ -26,7 +26,7 @@ Status Session::decode_all(std::span<const Token> tokens, std::vector<float>& lo
     // Tokens that an earlier call left to be run are not among those asked for.
     if (auto st = s.run(); !st) return st;
     const auto before = static_cast<std::uint32_t>(s.tokens().size());
-    if (auto st = s.append(tokens); !st) return st;
+    if (auto st = s.append(tokens, false); !st) return st;
     if (auto st = s.run_all(logits); !st) {
         s.truncate(before);
         return st;
@@ -82,9 +82,10 @@ private:
         const auto before = static_cast<std::uint32_t>(q.tokens().size());
         if (auto st = q.append(prompt); !st) return st;
         r_.n_prompt = static_cast<std::uint32_t>(prompt.size());
+        r_.n_reused = prompt.empty() ? 0 : q.n_reused();
         bool go = true;
         const auto on_step = [&](std::uint32_t n, std::uint32_t all) {
-            go = !o_.on_prefill || o_.on_prefill(n, all);
+            go = !o_.on_prefill || o_.on_prefill(n + r_.n_reused, all + r_.n_reused);
             return (go && !cancelled()) || n == all;   // behind the last step there is nothing to cut short
         };
         auto st = q.run(on_step);

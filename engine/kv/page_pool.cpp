@@ -37,17 +37,47 @@ Result<std::unique_ptr<PagePool>> PagePool::create(KvShape shape, std::uint64_t 
 
 std::uint32_t PagePool::n_free() const {
     std::lock_guard lock(mutex_);
-    return static_cast<std::uint32_t>(free_.size());
+    return static_cast<std::uint32_t>(free_.size()) + (index_ ? index_->n_idle() : 0);
+}
+
+std::uint32_t PagePool::n_kept() const {
+    std::lock_guard lock(mutex_);
+    return index_ ? index_->n_idle() : 0;
+}
+
+/// Makes sure that free_ has a page.
+bool PagePool::free_one() {
+    if (!free_.empty()) return true;
+    const std::uint32_t page = index_ ? index_->oldest() : PrefixIndex::kNone;
+    if (page == PrefixIndex::kNone) return false;
+    index_->remove_idle(page);
+    index_->erase(page);
+    free_.push_back(page);
+    return true;
+}
+
+std::uint32_t PagePool::take_one() {
+    const std::uint32_t page = free_.back();
+    free_.pop_back();
+    references_[page] = 1;
+    return page;
+}
+
+void PagePool::hold(std::uint32_t page) {
+    if (references_[page]++ == 0) index_->remove_idle(page);
+}
+
+void PagePool::drop(std::uint32_t page) {
+    assert(references_[page] > 0);
+    if (--references_[page] > 0) return;
+    if (index_ && index_->has(page)) index_->push_idle(page);
+    else free_.push_back(page);
 }
 
 bool PagePool::take(std::uint32_t n, std::vector<std::uint32_t>& table) {
     std::lock_guard lock(mutex_);
-    if (free_.size() < n) return false;
-    for (std::uint32_t i = 0; i < n; ++i) {
-        references_[free_.back()] = 1;
-        table.push_back(free_.back());
-        free_.pop_back();
-    }
+    if (free_.size() + (index_ ? index_->n_idle() : 0) < n) return false;
+    for (std::uint32_t i = 0; i < n && free_one(); ++i) table.push_back(take_one());
     return true;
 }
 
@@ -59,19 +89,21 @@ void PagePool::add_reference(std::uint32_t page) {
 
 void PagePool::release(std::uint32_t page) {
     std::lock_guard lock(mutex_);
-    assert(references_[page] > 0);
-    if (--references_[page] == 0) free_.push_back(page);
+    drop(page);
 }
 
 bool PagePool::make_own(std::uint32_t& page) {
     std::uint32_t copy = 0;
     {
         std::lock_guard lock(mutex_);
-        if (references_[page] == 1) return true;
-        if (free_.empty()) return false;
-        copy = free_.back();
-        free_.pop_back();
-        references_[copy] = 1;
+        const bool published = index_ && index_->has(page);
+        if (references_[page] == 1 && !published) return true;
+        if (references_[page] == 1 && free_.empty()) {   // a copy would cost another text its page: as well this one
+            index_->erase(page);
+            return true;
+        }
+        if (!free_one()) return false;
+        copy = take_one();
     }
     // Nobody writes to a page that several hold, so it can be read without the lock.
     for (std::uint32_t layer = 0; layer < layer_offset_.size(); ++layer)
@@ -79,6 +111,31 @@ bool PagePool::make_own(std::uint32_t& page) {
     release(page);
     page = copy;
     return true;
+}
+
+Status PagePool::keep_prefixes() {
+    auto index = PrefixIndex::create(n_pages_, shape_.page_tokens);
+    if (!index) return std::move(index).error();
+    index_ = std::move(*index);
+    return {};
+}
+
+bool PagePool::publish(std::uint32_t after, std::span<const std::int32_t> block, std::uint32_t& page) {
+    std::lock_guard lock(mutex_);
+    const std::uint32_t other = index_->find(after, block);
+    if (other == page) return true;
+    if (other == PrefixIndex::kNone) return index_->insert(after, block, page);
+    hold(other);
+    drop(page);
+    page = other;
+    return true;
+}
+
+std::uint32_t PagePool::reuse(std::uint32_t after, std::span<const std::int32_t> block) {
+    std::lock_guard lock(mutex_);
+    const std::uint32_t page = index_->find(after, block);
+    if (page != PrefixIndex::kNone) hold(page);
+    return page;
 }
 
 std::span<std::byte> PagePool::part(std::uint32_t layer, std::uint32_t page) const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/core/memory.h"
+#include "engine/kv/prefix_index.h"
 #include "kernels/views.h"
 #include "quern/result.hpp"
 
@@ -36,18 +37,33 @@ public:
     const KvShape& shape() const { return shape_; }
     std::span<std::byte> memory() const { return memory_.bytes(); }
     std::uint32_t n_pages() const { return n_pages_; }
+    /// Pages that take() can give, those kept for reuse among them.
     std::uint32_t n_free() const;
+    /// Pages in nobody's use that are kept for reuse.
+    std::uint32_t n_kept() const;
     std::uint64_t capacity_bytes() const { return std::uint64_t{n_pages_} * shape_.page_bytes(); }
     std::uint64_t used_bytes() const { return std::uint64_t{n_pages_ - n_free()} * shape_.page_bytes(); }
 
     /// Appends n page ids with one reference each to `table` (whose capacity suffices); false and nothing taken if fewer
-    /// than n are free. Thread-safe.
+    /// than n are free. Kept pages go only where no other is free, those out of use longest first. Thread-safe, as all below.
     bool take(std::uint32_t n, std::vector<std::uint32_t>& table);
     void add_reference(std::uint32_t page);
+    /// A table's pages are released from its end, so that of a kept text the end is given up before the beginning.
     void release(std::uint32_t page);
     /// Before a write: where others hold `page` too, it becomes a copy of it that the caller alone holds, and the caller's
-    /// reference to the old one is given back. False and nothing changed if no page is free. Thread-safe.
+    /// reference to the old one is given back. False and nothing changed if no page is free. A published page is copied as
+    /// well, or, where no page is free, no longer published.
     bool make_own(std::uint32_t& page);
+
+    /// Keeps full pages for other sequences with the same beginning. Before the first page is taken.
+    Status keep_prefixes();
+    bool keeps_prefixes() const { return index_ != nullptr; }
+    /// Publishes `page`, which holds `block` (page_tokens tokens) after the text that ends in the published page `after`
+    /// (PrefixIndex::kNone: the beginning); nobody writes to it from now on. Where another page has the same text already,
+    /// `page` is exchanged for that. The caller holds both. False: it stays unpublished.
+    bool publish(std::uint32_t after, std::span<const std::int32_t> block, std::uint32_t& page);
+    /// The published page of `block` after `after`, with a reference for the caller, or PrefixIndex::kNone.
+    std::uint32_t reuse(std::uint32_t after, std::span<const std::int32_t> block);
 
     /// The bytes of `page` that belong to `layer`; all layers together are page_bytes() long.
     std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const;
@@ -57,13 +73,19 @@ public:
 
 private:
     PagePool() = default;
+    bool free_one();                           // these four with the lock held
+    std::uint32_t take_one();
+    void hold(std::uint32_t page);
+    void drop(std::uint32_t page);
+
     KvShape shape_;
     std::uint32_t n_pages_ = 0;
     Mapping memory_;
     std::vector<std::size_t> layer_offset_;    // of page 0; pages of a layer lie side by side
     mutable std::mutex mutex_;
     std::vector<std::uint32_t> free_;          // a stack; capacity n_pages_
-    std::vector<std::uint32_t> references_;
+    std::vector<std::uint32_t> references_;    // of sequences
+    std::unique_ptr<PrefixIndex> index_;       // null: nothing is kept
 };
 
 }  // namespace quern::engine

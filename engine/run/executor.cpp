@@ -46,6 +46,8 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
     if (!pages) return std::move(pages).error();
     pages_ = std::move(*pages);
     o.numa.interleave(pages_->memory());   // whoever is free works on a head: none has a node of its own
+    if (o.prefix_cache)
+        if (auto s = pages_->keep_prefixes(); !s) return s;
     args.n_ctx = n_ctx_;
     args.pages = pages_.get();
     backend_ = std::make_unique<CpuBackend>(args);

@@ -23,6 +23,7 @@ struct ExecutorOptions {
     std::uint32_t n_ctx = 0;
     bool allow_smaller_context = false;
     kernels::KvFormat kv_format = kernels::KvFormat::F16;
+    bool prefix_cache = true;              // keep pages for sequences with the same beginning
     std::uint32_t n_batch = 512;
     bool pack = true;
     PackCacheOptions pack_cache;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace quern::engine {
 
@@ -17,16 +18,54 @@ std::span<const float> Sequence::logits() const {
     return has_logits_ ? std::span<const float>(logits_) : std::span<const float>();
 }
 
-Status Sequence::append(std::span<const std::int32_t> tokens) {
+Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
     for (std::size_t i = 0; i < tokens.size(); ++i)
         if (tokens[i] < 0 || static_cast<std::uint32_t>(tokens[i]) >= executor_.hparams().n_vocab)
             return Error{Errc::invalid_argument, "token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) + " is outside the vocabulary of " + std::to_string(executor_.hparams().n_vocab)};
     if (tokens.size() > room())
         return Error{Errc::context_full, std::to_string(tokens.size()) + " tokens do not fit: the context holds " + std::to_string(n_ctx_) + " and " + std::to_string(tokens_.size()) + " are in use; choose a larger context or truncate the session"};
-    if (auto s = reserve_pages(tokens_.size() + tokens.size()); !s) return s;
+    if (tokens.empty()) return {};
+    const std::size_t before = tokens_.size();
+    const std::uint32_t run_before = n_run_;
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-    if (!tokens.empty()) has_logits_ = false;
+    if (reuse) reuse_pages();
+    if (auto s = reserve_pages(tokens_.size()); !s) {
+        tokens_.resize(before);   // pages taken over hold the same values as those they replaced
+        n_run_ = run_before;
+        keep_pages(before);
+        return s;
+    }
+    n_reused_ = n_run_ - run_before;
+    has_logits_ = false;
     return {};
+}
+
+void Sequence::reuse_pages() {
+    PagePool& pool = executor_.pages();
+    const std::uint32_t page = pool.shape().page_tokens;
+    if (!pool.keeps_prefixes() || n_published_ != n_run_ / page) return;
+    for (std::uint32_t& i = n_published_; (i + 1) * std::size_t{page} < tokens_.size(); ++i) {
+        const std::uint32_t found = pool.reuse(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page));
+        if (found == PrefixIndex::kNone) break;
+        if (i == pages_.size()) pages_.push_back(found);
+        else pool.release(std::exchange(pages_[i], found));
+    }
+    n_run_ = std::max(n_run_, n_published_ * page);
+}
+
+void Sequence::publish_pages() {
+    PagePool& pool = executor_.pages();
+    const std::uint32_t page = pool.shape().page_tokens;
+    if (!pool.keeps_prefixes()) return;
+    for (std::uint32_t& i = n_published_; (i + 1) * page <= n_run_; ++i)
+        if (!pool.publish(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page), pages_[i])) return;
+}
+
+void Sequence::keep_pages(std::size_t n_tokens) {
+    PagePool& pool = executor_.pages();
+    const std::size_t page = pool.shape().page_tokens;
+    for (; pages_.size() * page >= n_tokens + page; pages_.pop_back()) pool.release(pages_.back());
+    n_published_ = std::min(n_published_, n_run_ / static_cast<std::uint32_t>(page));
 }
 
 Status Sequence::reserve_pages(std::size_t n_tokens) {
@@ -39,6 +78,7 @@ Status Sequence::reserve_pages(std::size_t n_tokens) {
 Status Sequence::own_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
     const std::size_t page = pool.shape().page_tokens;
+    n_published_ = std::min(n_published_, n_run_ / static_cast<std::uint32_t>(page));
     for (std::size_t i = n_run_ / page; i * page < n_tokens; ++i)
         if (!pool.make_own(pages_[i])) return no_page(n_tokens);
     return {};
@@ -61,6 +101,7 @@ Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, f
     args.logits_stride = logits_.size();
     if (auto s = executor_.run(args); !s) return s;
     n_run_ += n;
+    publish_pages();
     return {};
 }
 
@@ -106,9 +147,7 @@ void Sequence::truncate(std::uint32_t n) {
     tokens_.resize(n);
     n_run_ = std::min(n_run_, n);
     has_logits_ = false;
-    const std::size_t page = executor_.pages().shape().page_tokens, keep = (n + page - 1) / page;
-    for (std::size_t i = keep; i < pages_.size(); ++i) executor_.pages().release(pages_[i]);
-    pages_.resize(std::min(keep, pages_.size()));
+    keep_pages(n);
 }
 
 Status Sequence::fork(const Sequence& other) {
@@ -119,6 +158,7 @@ Status Sequence::fork(const Sequence& other) {
     }
     tokens_.assign(other.tokens_.begin(), other.tokens_.end());
     n_run_ = other.n_run_;
+    n_published_ = other.n_published_;
     if (tokens_.size() > n_run_)
         if (auto s = reserve_pages(tokens_.size()); !s) {
             truncate(0);

@@ -26,8 +26,11 @@ public:
     std::span<const float> logits() const;
 
     /// Appends tokens without running them; the next run() does. Fails, with nothing appended, on ids outside the
-    /// vocabulary or where the context has no room.
-    Status append(std::span<const std::int32_t> tokens);
+    /// vocabulary or where the context has no room. Where the pool keeps prefixes, pages that hold the same text already
+    /// are taken over (never the last token's); `reuse` false: all tokens will be run.
+    Status append(std::span<const std::int32_t> tokens, bool reuse = true);
+    /// Tokens of the last append() that need not be run.
+    std::uint32_t n_reused() const { return n_reused_; }
     /// Runs what was appended in steps of at most n_batch tokens. on_step(done, all) may return false: the run then
     /// stops between two steps with Errc::cancelled, and the rest stays appended but not run.
     Status run(const std::function<bool(std::uint32_t, std::uint32_t)>& on_step = {});
@@ -45,7 +48,13 @@ private:
     Status reserve_pages(std::size_t n_tokens);
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
     Status own_pages(std::size_t n_tokens);
+    /// Releases the pages behind those of the first n tokens.
+    void keep_pages(std::size_t n_tokens);
     Error no_page(std::size_t n_tokens) const;
+    /// Takes over pages of the text that begins with the tokens run so far and goes on with those appended.
+    void reuse_pages();
+    /// Lets other sequences have the full pages.
+    void publish_pages();
     Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
 
     Executor& executor_;
@@ -53,6 +62,8 @@ private:
     std::vector<std::int32_t> tokens_;
     std::uint32_t n_run_ = 0;                  // tokens that the cache holds
     std::vector<std::uint32_t> pages_;         // block table
+    std::uint32_t n_published_ = 0;            // leading pages that the pool's index has
+    std::uint32_t n_reused_ = 0;
     std::vector<float> logits_;
     bool has_logits_ = false;
 };

@@ -45,9 +45,17 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
     return !a.empty() && a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+/// What a prompt costs a new session: how much of it is reused, and the text that follows.
+GenerateResult answer(const Model& m, std::span<const Token> prompt) {
+    auto s = m.new_session();
+    auto r = s->generate(prompt, {.sampler = {.temperature = 0}, .max_tokens = 6, .ignore_end_of_generation = true});
+    EXPECT_TRUE(r.ok()) << r.error().message;
+    return r ? std::move(*r) : GenerateResult{};
+}
+
 TEST(Fork, BranchesEqualRunsOfTheirOwn) {
     for (const KvType kv : {KvType::f16, KvType::f32}) {
-        auto m = Model::load(tiny(), {.kv_type = kv});
+        auto m = Model::load(tiny(), {.kv_type = kv, .prefix_cache = false});
         ASSERT_TRUE(m.ok());
         const std::uint32_t before = n_free(*m);
         for (const std::uint32_t n : {1u, 15u, 16u, 17u, 40u}) {  // on a page's border and inside
@@ -137,6 +145,163 @@ TEST(Fork, DecodingAllocatesNothing) {
     const auto before = test::allocation_count();
     for (Token t = 0; t < 100; ++t) ASSERT_TRUE(a->decode({&t, 1}).ok() && b->decode({&t, 1}).ok());
     EXPECT_EQ(test::allocation_count(), before);
+}
+
+TEST(PrefixIndex, EqualHashesAreNotEqualTexts) {
+    auto index = engine::PrefixIndex::create(40, 2, 0);
+    ASSERT_TRUE(index.ok());
+    engine::PrefixIndex& x = **index;
+    constexpr auto none = engine::PrefixIndex::kNone;
+    const auto block = [](Token t) { return std::vector<Token>{t, t}; };
+    ASSERT_TRUE(x.insert(none, block(1), 5));
+    ASSERT_TRUE(x.insert(none, block(2), 6));
+    ASSERT_TRUE(x.insert(5, block(1), 7));
+    EXPECT_EQ(x.find(none, block(1)), 5u);
+    EXPECT_EQ(x.find(none, block(2)), 6u);
+    EXPECT_EQ(x.find(5, block(1)), 7u);
+    EXPECT_EQ(x.find(6, block(1)), none) << "the same words after another text";
+    EXPECT_EQ(x.find(none, block(3)), none);
+    // A page with new content is not the old one's parent.
+    x.erase(5);
+    ASSERT_TRUE(x.insert(none, block(4), 5));
+    EXPECT_EQ(x.find(5, block(1)), none);
+    EXPECT_EQ(x.find(none, block(1)), none);
+    // A bucket takes 16 entries, so that no flood makes it slow.
+    std::uint32_t taken = 3;
+    for (std::uint32_t page = 8; page < 40; ++page) taken += x.insert(none, block(100 + static_cast<Token>(page)), page);
+    EXPECT_EQ(taken, 16u);
+}
+
+TEST(PrefixCache, ASecondSessionRunsOnlyWhatIsNew) {
+    auto m = Model::load(tiny(), {.n_ctx = 512}), without = Model::load(tiny(), {.n_ctx = 512, .prefix_cache = false});
+    ASSERT_TRUE(m.ok() && without.ok());
+    const auto system = random_tokens(100, 1);
+    for (std::uint32_t i = 0; i < 3; ++i) {
+        const auto prompt = joined(system, random_tokens(30 + i, 10 + i));
+        const auto got = answer(*m, prompt), want = answer(*without, prompt);
+        EXPECT_EQ(got.n_reused, i ? 96u : 0u) << "whole pages of 16";
+        EXPECT_EQ(got.n_prompt, prompt.size());
+        EXPECT_EQ(got.tokens, want.tokens);
+        EXPECT_EQ(want.n_reused, 0u);
+        // The same prompt again: all but what holds the last token.
+        EXPECT_EQ(answer(*m, prompt).n_reused, (prompt.size() - 1) / kPage * kPage);
+        EXPECT_TRUE(same_bits(alone(*m, prompt), alone(*without, prompt)));
+    }
+    EXPECT_EQ(m->memory_report().kv_used, 0u) << "what is kept is not in use";
+    EXPECT_GT(m->memory_report().kv_kept, 0u);
+    EXPECT_EQ(n_free(*m), 512 / kPage);
+    EXPECT_EQ(without->memory_report().kv_kept, 0u);
+}
+
+TEST(PrefixCache, GeneratedTextCountsAndTheLastTokenIsAlwaysRun) {
+    auto m = Model::load(tiny(), {});
+    ASSERT_TRUE(m.ok());
+    const auto prompt = random_tokens(32, 2);
+    std::vector<Token> all;
+    {
+        auto s = m->new_session();
+        ASSERT_TRUE(s->generate(prompt, {.sampler = {.temperature = 0}, .max_tokens = 33, .ignore_end_of_generation = true}).ok());
+        all.assign(s->tokens().begin(), s->tokens().end());
+    }
+    ASSERT_EQ(all.size(), 65u);
+    EXPECT_EQ(answer(*m, all).n_reused, 64u);
+    EXPECT_EQ(answer(*m, {all.data(), 64}).n_reused, 48u);
+    EXPECT_EQ(answer(*m, {all.data(), 16}).n_reused, 0u);
+    EXPECT_EQ(answer(*m, {all.data(), 17}).n_reused, 16u);
+}
+
+TEST(PrefixCache, TwoLivingSessionsHoldOnePageOnce) {
+    auto m = Model::load(tiny(), {.n_ctx = 512});
+    ASSERT_TRUE(m.ok());
+    const auto prompt = random_tokens(65, 3);
+    auto a = m->new_session(), b = m->new_session();
+    ASSERT_TRUE(a->decode(prompt).ok());
+    const std::uint32_t with_one = n_free(*m);
+    for (const Token t : prompt) ASSERT_TRUE(b->decode({&t, 1}).ok());  // nothing to take over when each is appended
+    EXPECT_EQ(n_free(*m), with_one - 1) << "the full pages are the same ones, the last is its own";
+    EXPECT_TRUE(same_bits(logits(*a), logits(*b)));
+    // One goes back and on another way; the other still has its text.
+    const auto other = random_tokens(20, 4);
+    ASSERT_TRUE(b->truncate(40).ok());
+    ASSERT_TRUE(b->decode(other).ok());
+    auto plain = Model::load(tiny(), {.n_ctx = 512, .prefix_cache = false});
+    EXPECT_TRUE(same_bits(logits(*b), alone(*plain, joined({prompt.begin(), prompt.begin() + 40}, other))));
+    ASSERT_TRUE(a->decode(other).ok());
+    EXPECT_TRUE(same_bits(logits(*a), alone(*plain, joined(prompt, other))));
+}
+
+TEST(PrefixCache, LeastRecentlyUsedGoesFirstAndNothingInUse) {
+    auto m = Model::load(tiny(), {.n_ctx = 10 * kPage});
+    ASSERT_TRUE(m.ok());
+    const auto a = random_tokens(3 * kPage + 1, 1), b = random_tokens(3 * kPage + 1, 2);
+    (void)alone(*m, a);
+    (void)alone(*m, b);
+    auto live = m->new_session();
+    ASSERT_TRUE(live->decode(a).ok());  // takes over the three of a: now b is the oldest
+    EXPECT_EQ(n_free(*m), 10u - 4);
+    EXPECT_EQ(m->memory_report().kv_kept, 3 * kPage * m->memory_report().kv_bytes_per_token);
+    // 3 free and 3 kept: a text of 4 pages costs the end of b first.
+    (void)alone(*m, random_tokens(4 * kPage - 1, 3));
+    EXPECT_EQ(answer(*m, b).n_reused, 2 * kPage);
+    // All that can be given up is; what is in use stays, and asking for more is an error.
+    auto big = m->new_session();
+    EXPECT_FALSE(big->decode(random_tokens(7 * kPage, 4)).ok());
+    ASSERT_TRUE(big->decode(random_tokens(6 * kPage, 4)).ok());
+    EXPECT_EQ(n_free(*m), 0u);
+    const Token t = 5;
+    ASSERT_TRUE(live->decode({&t, 1}).ok());
+    auto plain = Model::load(tiny(), {.prefix_cache = false});
+    EXPECT_TRUE(same_bits(logits(*live), alone(*plain, joined(a, {&t, 1}))));
+}
+
+TEST(PrefixCache, AFullCacheCanStillRunItsLastTokenAgain) {
+    auto m = Model::load(tiny(), {.n_ctx = 2 * kPage});
+    ASSERT_TRUE(m.ok());
+    auto s = m->new_session();
+    ASSERT_TRUE(s->decode(random_tokens(2 * kPage, 1)).ok());
+    ASSERT_TRUE(s->truncate(2 * kPage - 1).ok());
+    auto r = s->generate({}, {.sampler = {.temperature = 0}, .max_tokens = 1, .ignore_end_of_generation = true});
+    ASSERT_TRUE(r.ok()) << "no page is free for a copy of the published one: " << r.error().message;
+    EXPECT_EQ(s->tokens().size(), 2 * kPage);
+}
+
+TEST(PrefixCache, RandomSessionsEqualThoseWithout) {
+    auto m = Model::load(tiny(), {.n_ctx = 12 * kPage}), plain = Model::load(tiny(), {.prefix_cache = false});
+    ASSERT_TRUE(m.ok() && plain.ok());
+    std::mt19937 rng(11);
+    std::vector<std::vector<Token>> texts;
+    for (std::uint32_t i = 0; i < 3; ++i) texts.push_back(random_tokens(60, i));
+    std::vector<Session> live;
+    std::uint32_t reused = 0, checked = 0;
+    for (int step = 0; step < 400; ++step) {
+        const auto pick = [&] { return live.begin() + static_cast<std::ptrdiff_t>(rng() % live.size()); };
+        const std::uint32_t what = rng() % 6;
+        if (what == 0 || live.empty()) {
+            if (live.size() < 5) live.push_back(*m->new_session());
+        } else if (what == 1) {
+            live.erase(pick());
+        } else if (what == 2 && live.size() < 5) {
+            if (auto f = pick()->fork()) live.push_back(*std::move(f));
+        } else if (what == 3) {
+            auto& s = *pick();
+            ASSERT_TRUE(s.truncate(static_cast<std::uint32_t>(rng() % (s.tokens().size() + 1))).ok());
+        } else {  // goes on with a text that others may have read
+            auto& s = *pick();
+            const auto& text = texts[rng() % texts.size()];
+            const std::size_t from = s.tokens().size(), n = 1 + rng() % 30;
+            if (from + n > text.size()) continue;
+            const std::vector<Token> before(s.tokens().begin(), s.tokens().end());
+            if (!s.decode(std::span(text).subspan(from, n))) continue;  // no page: not of interest here
+            reused += Internals::of(s).sequence.n_reused();
+            if (rng() % 4) continue;
+            ++checked;
+            ASSERT_TRUE(same_bits(logits(s), alone(*plain, joined(before, std::span(text).subspan(from, n))))) << step;
+        }
+    }
+    EXPECT_GT(reused, 100u);
+    EXPECT_GT(checked, 10u);
+    live.clear();
+    EXPECT_EQ(n_free(*m), 12u);
 }
 
 }  // namespace

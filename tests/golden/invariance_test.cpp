@@ -26,6 +26,7 @@ Result<Model> load(const std::string& path, int threads, int threads_batch = 0, 
     o.n_threads = threads;
     o.n_threads_batch = threads_batch;
     o.pack = pack;
+    o.prefix_cache = false;   // else the second time would compute little
     return Model::load(path, o);
 }
 

@@ -44,6 +44,7 @@ Result<GenerateResult> Answerer::answer(const std::vector<Token>& prompt, std::s
             std::chrono::duration<double>(begin - start_).count() + result->first_token_seconds;
     }
     totals_.n_prompt += result->n_prompt;
+    totals_.n_reused += result->n_reused;
     totals_.n_generated += result->n_generated;
     totals_.n_steps += result->n_generated > 0 ? result->n_generated - 1 : 0;
     totals_.prompt_seconds += result->prompt_seconds;
@@ -57,11 +58,13 @@ nlohmann::ordered_json to_json(const GenerateResult& result) {
             {"stop_string", result.stop_string},
             {"tokens", result.tokens},
             {"n_prompt", result.n_prompt},
+            {"n_reused", result.n_reused},
             {"n_generated", result.n_generated}};
 }
 
 nlohmann::ordered_json to_json(const Totals& totals) {
     return {{"n_prompt", totals.n_prompt},
+            {"n_reused", totals.n_reused},
             {"n_generated", totals.n_generated},
             {"prompt_seconds", totals.prompt_seconds},
             {"generate_seconds", totals.generate_seconds},
@@ -73,7 +76,8 @@ nlohmann::ordered_json to_json(const Totals& totals) {
 }
 
 std::string summary(const Totals& totals) {
-    std::string out = "prompt " + std::to_string(totals.n_prompt) + " tokens, " + fixed(totals.prompt_speed(), 1) +
+    const std::string reused = totals.n_reused ? " (" + std::to_string(totals.n_reused) + " reused)" : "";
+    std::string out = "prompt " + std::to_string(totals.n_prompt) + " tokens" + reused + ", " + fixed(totals.prompt_speed(), 1) +
                       " tokens/s | generated " + std::to_string(totals.n_generated) + " tokens, " +
                       fixed(totals.generate_speed(), 1) + " tokens/s | first token ";
     if (totals.first_token_seconds) {

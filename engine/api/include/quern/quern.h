@@ -90,6 +90,7 @@ typedef struct quern_model_options {
      * none (AUTOMATIC) or anew (FORCE), in less than 2 s. QUERN_TUNE_OFF unless changed; off where n_threads is given. */
     int32_t tune;
     const char* cache_dir; /* where tune keeps files; NULL: $XDG_CACHE_HOME/quern or ~/.cache/quern */
+    int32_t prefix_cache; /* default 1: sessions that begin with the same tokens run them once; 0: they do not share */
 } quern_model_options;
 
 /* Texts belong to the model and live as long as it. */
@@ -114,6 +115,7 @@ typedef struct quern_memory_report {
     uint64_t kv_capacity, kv_used, kv_bytes_per_token;
     uint64_t buffers; /* activations, logits, per-thread scratch */
     uint64_t total;   /* packed + mapped + kv_capacity + buffers; what memory_limit is compared with */
+    uint64_t kv_kept; /* of kv_capacity, beside kv_used: texts kept for reuse, given up when wanted */
 } quern_memory_report;
 
 /* Sets every field to its default. struct_size: sizeof(quern_model_options). */
@@ -270,6 +272,7 @@ typedef struct quern_generate_result {
     int32_t stop_reason; /* QUERN_STOP_... */
     uint32_t n_prompt, n_generated;
     double prompt_seconds, generate_seconds, first_token_seconds;
+    uint32_t n_reused; /* of the prompt: tokens that the KV cache had (prefix_cache) */
 } quern_generate_result;
 
 /* Sets every field to its default. struct_size: sizeof(quern_generate_options). */

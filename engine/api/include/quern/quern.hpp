@@ -65,6 +65,10 @@ struct ModelOptions {
     std::uint32_t n_ctx = 0;             ///< tokens the KV cache holds for all sessions together; 0: the model's own
     bool allow_smaller_context = false;  ///< shrink n_ctx rather than refuse when memory_limit is too small
     KvType kv_type = KvType::f16;
+    /// Keeps what the KV cache holds of texts that sessions have read until its memory is wanted, the least recently used
+    /// going first: a session that begins with the same tokens does not run them again. The results are the same bits. false
+    /// where who shares the Model must not learn, from how fast a prompt is read, what others have asked.
+    bool prefix_cache = true;
     std::uint32_t n_batch = 512;         ///< most tokens a step of prefill takes (1 to 4096)
     /// false: weights are used from the file's mapping and rearranged at each use. Loading is instant and the file's pages
     /// are all the memory weights take, shared with other processes; each token costs several times as much, long prompts
@@ -99,6 +103,7 @@ struct MemoryReport {
     std::uint64_t weights_packed = 0;      ///< rearranged copies that the kernels read
     std::uint64_t weights_mapped = 0;      ///< read straight from the file's mapping
     std::uint64_t kv_capacity = 0, kv_used = 0;
+    std::uint64_t kv_kept = 0;             ///< of kv_capacity, beside kv_used: texts kept for reuse, given up when wanted
     std::uint64_t kv_bytes_per_token = 0;
     std::uint64_t buffers = 0;             ///< activations, logits, per-thread scratch
     std::uint64_t total = 0;               ///< packed + mapped + kv_capacity + buffers
@@ -151,6 +156,7 @@ struct GenerateResult {
     StopReason stop_reason = StopReason::max_tokens;
     std::string stop_string;              ///< the one found, if any
     std::uint32_t n_prompt = 0, n_generated = 0;
+    std::uint32_t n_reused = 0;           ///< of the prompt: tokens that the KV cache had (ModelOptions::prefix_cache)
     double prompt_seconds = 0, generate_seconds = 0, first_token_seconds = 0;
 };
 
@@ -239,6 +245,7 @@ private:
     explicit Session(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;
     friend class Model;
+    friend struct Internals;
 };
 
 /// Draws tokens from logits, for loops of your own.

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which page holds the keys and values of which text: a hash chain over full blocks of tokens. A block's key is the block
+// before it and its own tokens, both compared in full, so that equal hashes of different texts cannot be taken for each other.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "engine/core/memory.h"
+#include "quern/result.hpp"
+
+namespace quern::engine {
+
+/// One entry a page at most, so that the page's number names it. Not thread-safe; the page pool locks. Allocates nothing
+/// after create(), and touches memory for entries in use only.
+class PrefixIndex {
+public:
+    /// Of blocks of page_tokens tokens, in pages numbered below n_pages. hash_mask: a test makes hashes equal by it.
+    static Result<std::unique_ptr<PrefixIndex>> create(std::uint32_t n_pages, std::uint32_t page_tokens, std::uint64_t hash_mask = ~std::uint64_t{0});
+
+    static constexpr std::uint32_t kNone = 0xffffffff;
+    /// The page that holds `block` after the text whose last block is `parent` (kNone: from the start), or kNone.
+    std::uint32_t find(std::uint32_t parent, std::span<const std::int32_t> block) const;
+    /// Enters `page`, which has no entry. False where its bucket is full: a flood of texts of one hash cannot make look-ups slow.
+    bool insert(std::uint32_t parent, std::span<const std::int32_t> block, std::uint32_t page);
+    void erase(std::uint32_t page);
+    bool has(std::uint32_t page) const { return nodes_[page].serial != 0; }
+
+    /// The queue of pages that nobody uses, oldest first: push at its end, remove anywhere, oldest() or kNone.
+    void push_idle(std::uint32_t page);
+    void remove_idle(std::uint32_t page);
+    std::uint32_t oldest() const { return head_; }
+    std::uint32_t n_idle() const { return n_idle_; }
+
+private:
+    /// Links are numbers of pages plus one, so that zeroed memory is an empty index.
+    struct Node {
+        std::uint64_t serial, parent;      // 0: no entry; serials are never used twice, so no page's new content
+        std::uint64_t hash;                // can be taken for an old parent
+        std::uint32_t next;                // in the bucket
+        std::uint32_t older, newer;        // in the queue
+    };
+    std::uint64_t hash(std::uint64_t parent, std::span<const std::int32_t> block) const;
+    std::uint32_t& bucket(std::uint64_t hash) const { return buckets_[hash & (n_buckets_ - 1)]; }
+    std::int32_t* tokens(std::uint32_t page) const { return tokens_ + std::size_t{page} * page_tokens_; }
+
+    PrefixIndex() = default;
+    Mapping memory_;
+    Node* nodes_ = nullptr;                // [n_pages]
+    std::uint32_t* buckets_ = nullptr;     // [n_buckets_], a power of two: first page plus one
+    std::int32_t* tokens_ = nullptr;       // [n_pages][page_tokens]
+    std::uint64_t n_buckets_ = 0, last_serial_ = 0, hash_mask_ = 0;
+    std::uint32_t page_tokens_ = 0, n_idle_ = 0;
+    std::uint32_t head_ = kNone, tail_ = kNone;
+};
+
+}  // namespace quern::engine
