@@ -577,6 +577,31 @@ quern_status quern_session_fork(const quern_session* session, quern_session** ou
     });
 }
 
+quern_status quern_session_save(const quern_session* session, const char* path, const char* note, size_t n_note,
+                                quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(session);
+        QUERN_NEED(path);
+        if (n_note != 0) QUERN_NEED(note);
+        return session->session.save(path, {note, n_note});
+    });
+}
+
+quern_status quern_session_restore(quern_session* session, const char* path, char** note, size_t* n_note,
+                                   quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        if (note != nullptr) *note = nullptr;
+        if (n_note != nullptr) *n_note = 0;
+        QUERN_NEED(session);
+        QUERN_NEED(path);
+        std::string text;
+        if (Status s = session->session.restore(path, &text); !s) return s;
+        if (note != nullptr) *note = copy_out(text);
+        if (n_note != nullptr) *n_note = text.size();
+        return {};
+    });
+}
+
 void quern_session_cancel(quern_session* session) {
     if (session != nullptr) session->session.cancel();
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/api/model_impl.h"
+#include "engine/backend/pack_cache.h"
 #include "engine/core/clock.h"
 #include "engine/sample/stop_strings.h"
 
@@ -49,6 +50,16 @@ Result<Session> Session::fork() const {
     auto copy = std::make_unique<Impl>(impl_->model, impl_->sequence.n_ctx());
     if (auto st = copy->sequence.fork(impl_->sequence); !st) return std::move(st).error();
     return Session(std::move(copy));
+}
+
+Status Session::save(const std::string& path, std::string_view note) const {
+    return impl_->sequence.save(path, engine::hash_model(*impl_->model->file), note);
+}
+
+Status Session::restore(const std::string& path, std::string* note) {
+    engine::Sequence& s = impl_->sequence;
+    if (auto st = s.restore(path, engine::hash_model(*impl_->model->file), note); !st) return st;
+    return s.tokens().empty() ? Status{} : s.need_logits();
 }
 
 void Session::cancel() noexcept { impl_->cancelled.store(true, std::memory_order_relaxed); }

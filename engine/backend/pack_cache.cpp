@@ -53,22 +53,28 @@ std::string pack_cache_path(const std::string& folder, const gguf::File& file) {
     return (fs::path(folder) / cat(name, "-", hex(key), ".qpack")).string();
 }
 
-PackFile describe_source(const gguf::File& file) {
-    PackFile out;
-    out.layout = kernels::kPackLayout;
-    out.source_size = file.file_size();
+std::uint64_t hash_model(const gguf::File& file) {
     std::uint64_t h = 0;
     for (std::uint32_t i = 0; i < file.mappings().size(); ++i) {
         const MappedFile& m = *file.mappings()[i];
-        out.source_time = std::max(out.source_time, m.modified_ns());
-        h = hash_number(static_cast<std::uint64_t>(m.modified_ns()), h);
         std::size_t head = m.bytes().size();
         for (const gguf::Tensor& t : file.tensors())
             if (t.split == i) head = std::min(head, static_cast<std::size_t>(t.data.data() - m.bytes().data()));
         h = hash_bytes(m.bytes().first(head), h);
     }
     for (const gguf::Tensor& t : file.tensors()) h = hash_sample(t.data, h);
-    out.source_hash = h;
+    return h;
+}
+
+PackFile describe_source(const gguf::File& file) {
+    PackFile out;
+    out.layout = kernels::kPackLayout;
+    out.source_size = file.file_size();
+    out.source_hash = hash_model(file);
+    for (const auto& m : file.mappings()) {
+        out.source_time = std::max(out.source_time, m->modified_ns());
+        out.source_hash = hash_number(static_cast<std::uint64_t>(m->modified_ns()), out.source_hash);
+    }
     return out;
 }
 

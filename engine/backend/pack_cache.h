@@ -24,8 +24,10 @@ struct PackCacheOptions {
 /// replaces its cache.
 std::string pack_cache_path(const std::string& folder, const gguf::File& file);
 
-/// What tells this model from others, without its matrices: the size and the time of its files, and a hash of their heads
-/// (metadata and the tensors' names, types, shapes, places) and of up to 12 KiB of each tensor. Reading every byte would cost
+/// A hash of the model's heads (metadata and the tensors' names, types, shapes, places) and of up to 12 KiB of each tensor.
+std::uint64_t hash_model(const gguf::File& file);
+
+/// What tells this model from others, without its matrices: the size and the time of its files, and hash_model(). Reading every byte would cost
 /// what the cache is to save. An edit that keeps size, time, and all of those bytes goes unseen.
 PackFile describe_source(const gguf::File& file);
 

@@ -5,6 +5,10 @@
 #include <numeric>
 #include <utility>
 
+#include "formats/mapped_file.h"
+#include "formats/session_file.h"
+#include "formats/text.h"
+
 namespace quern::engine {
 
 Sequence::Sequence(Executor& executor, std::uint32_t n_ctx) : executor_(executor), n_ctx_(n_ctx), logits_(executor.hparams().n_vocab) {
@@ -43,7 +47,7 @@ Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
 void Sequence::reuse_pages() {
     PagePool& pool = executor_.pages();
     const std::uint32_t page = pool.shape().page_tokens;
-    if (!pool.keeps_prefixes() || n_published_ != n_run_ / page) return;
+    if (!pool.keeps_prefixes() || restored_ || n_published_ != n_run_ / page) return;
     for (std::uint32_t& i = n_published_; (i + 1) * std::size_t{page} < tokens_.size(); ++i) {
         const std::uint32_t found = pool.reuse(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page));
         if (found == PrefixIndex::kNone) break;
@@ -56,7 +60,7 @@ void Sequence::reuse_pages() {
 void Sequence::publish_pages() {
     PagePool& pool = executor_.pages();
     const std::uint32_t page = pool.shape().page_tokens;
-    if (!pool.keeps_prefixes()) return;
+    if (!pool.keeps_prefixes() || restored_) return;
     for (std::uint32_t& i = n_published_; (i + 1) * page <= n_run_; ++i)
         if (!pool.publish(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page), pages_[i])) return;
 }
@@ -146,6 +150,7 @@ void Sequence::truncate(std::uint32_t n) {
     if (n >= tokens_.size()) return;
     tokens_.resize(n);
     n_run_ = std::min(n_run_, n);
+    if (n_run_ == 0) restored_ = false;
     has_logits_ = false;
     keep_pages(n);
 }
@@ -159,6 +164,7 @@ Status Sequence::fork(const Sequence& other) {
     tokens_.assign(other.tokens_.begin(), other.tokens_.end());
     n_run_ = other.n_run_;
     n_published_ = other.n_published_;
+    restored_ = other.restored_;
     if (tokens_.size() > n_run_)
         if (auto s = reserve_pages(tokens_.size()); !s) {
             truncate(0);
@@ -166,6 +172,67 @@ Status Sequence::fork(const Sequence& other) {
         }
     logits_ = other.logits_;
     has_logits_ = other.has_logits_;
+    return {};
+}
+
+namespace {
+
+SessionFile agreed(const Executor& e, std::uint64_t model) {
+    const KvShape& shape = e.pages().shape();
+    SessionFile f;
+    f.model = model;
+    f.kv_format = static_cast<std::uint32_t>(shape.format);
+    f.page_tokens = shape.page_tokens;
+    f.page_bytes = shape.page_bytes();
+    f.n_vocab = e.hparams().n_vocab;
+    return f;
+}
+
+}  // namespace
+
+Status Sequence::save(const std::string& path, std::uint64_t model, std::string_view note) const {
+    const PagePool& pool = executor_.pages();
+    SessionFile f = agreed(executor_, model);
+    f.tokens = tokens_;
+    f.note = note;
+    f.n_pages = n_run_ / f.page_tokens;
+    return f.write(path, [&](std::uint32_t i, std::span<std::byte> to) {
+        for (std::uint32_t layer = 0; layer < pool.shape().n_head_kv.size(); ++layer) {
+            const auto from = pool.part(layer, pages_[i]);
+            std::copy(from.begin(), from.end(), to.begin());
+            to = to.subspan(from.size());
+        }
+    });
+}
+
+Status Sequence::restore(const std::string& path, std::uint64_t model, std::string* note) {
+    auto file = MappedFile::open(path);
+    if (!file) return std::move(file).error();
+    SessionFile f = agreed(executor_, model);
+    if (auto s = f.read((*file)->bytes()); !s)
+        return Error{s.error().code, cat(path, ": this session cannot be restored: ", s.error().message, "; delete the file, or load what it was saved with")};
+    if (f.tokens.size() > n_ctx_)
+        return Error{Errc::context_full, cat(path, ": this session has ", f.tokens.size(), " tokens, the context holds ", n_ctx_, "; choose a larger context")};
+    PagePool& pool = executor_.pages();
+    std::vector<std::uint32_t> pages;
+    const std::size_t need = (f.tokens.size() + f.page_tokens - 1) / f.page_tokens;
+    pages.reserve(need);
+    if (!pool.take(static_cast<std::uint32_t>(need), pages)) return no_page(f.tokens.size());
+    for (std::uint32_t i = 0; i < f.n_pages; ++i) {
+        auto from = f.pages.subspan(i * f.page_bytes, f.page_bytes);
+        for (std::uint32_t layer = 0; layer < pool.shape().n_head_kv.size(); ++layer) {
+            const auto to = pool.part(layer, pages[i]);
+            std::copy_n(from.begin(), to.size(), to.begin());
+            from = from.subspan(to.size());
+        }
+    }
+    truncate(0);
+    tokens_.assign(f.tokens.begin(), f.tokens.end());
+    pages_.assign(pages.begin(), pages.end());
+    n_run_ = f.n_pages * f.page_tokens;
+    restored_ = n_run_ > 0;
+    has_logits_ = false;
+    if (note) *note = f.note;
     return {};
 }
 

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <functional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/run/executor.h"
@@ -44,6 +46,12 @@ public:
     /// writes. Fails, empty still, where tokens of `other` that have not been run find no page.
     Status fork(const Sequence& other);
 
+    /// Writes tokens, full pages and `note` to a file; `model` is a hash of what the pages depend on.
+    Status save(const std::string& path, std::uint64_t model, std::string_view note) const;
+    /// Becomes what the file holds; tokens behind its pages are there to be run. `note`, if not null, takes the file's. Where
+    /// the file does not fit the model, is damaged, or finds no room beside what this sequence has, nothing is changed.
+    Status restore(const std::string& path, std::uint64_t model, std::string* note);
+
 private:
     Status reserve_pages(std::size_t n_tokens);
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
@@ -64,6 +72,7 @@ private:
     std::vector<std::uint32_t> pages_;         // block table
     std::uint32_t n_published_ = 0;            // leading pages that the pool's index has
     std::uint32_t n_reused_ = 0;
+    bool restored_ = false;                    // has pages of a file: a forged one must not reach other sequences
     std::vector<float> logits_;
     bool has_logits_ = false;
 };

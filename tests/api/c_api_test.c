@@ -267,6 +267,7 @@ static void test_session(const quern_model* model, uint32_t n_vocab) {
     quern_error error = {QUERN_OK, ""};
     quern_session *s = NULL, *fork = NULL;
     float* all = NULL;
+    char* note = NULL;
     const float* logits;
     size_t n = 9;
 
@@ -290,6 +291,14 @@ static void test_session(const quern_model* model, uint32_t n_vocab) {
     OK(quern_session_fork(s, &fork, &error));
     OK(quern_session_decode(fork, tokens, 1, &error));
     CHECK(quern_session_tokens(fork, &n) != NULL && n == 16);
+    OK(quern_session_save(fork, "c_api_test.session", "note", 4, &error));
+    OK(quern_session_truncate(fork, 0, &error));
+    OK(quern_session_restore(fork, "c_api_test.session", &note, &n, &error));
+    CHECK(note != NULL && n == 4 && memcmp(note, "note", 5) == 0);
+    quern_free(note);
+    CHECK(quern_session_tokens(fork, &n) != NULL && n == 16);
+    remove("c_api_test.session");
+    FAILS(quern_session_restore(fork, "c_api_test.session", NULL, NULL, &error), QUERN_IO, "c_api_test.session");
     quern_session_free(fork);
     FAILS(quern_session_fork(NULL, &fork, &error), QUERN_INVALID_ARGUMENT, "session is NULL");
     CHECK(fork == NULL);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import pathlib
 import re
 import subprocess
 import tempfile
@@ -155,6 +156,31 @@ class Text(unittest.TestCase):
         answer = run_json("infer", "-m", MODEL, "--chat", "--chat-template-file", TEMPLATE, "-p", "hello", "-n", "4",
                           "--json", stdin="never read\n")
         self.assertEqual([m["role"] for m in answer["messages"]], ["user", "assistant"])
+
+    def test_a_session_file_goes_on_where_it_ended(self):
+        chat = ("-m", MODEL, "--chat", "--chat-template-file", TEMPLATE, "-n", "4", "--temp", "0", "--json")
+        whole = run_json("infer", *chat, stdin="hello\nand again\n")
+        with tempfile.TemporaryDirectory() as folder:
+            session = os.path.join(folder, "a.session")
+            first = run_json("infer", *chat, "--session", session, stdin="hello\n")
+            second = run_json("infer", *chat, "--session", session, stdin="and again\n")
+            self.assertEqual(first["answers"] + second["answers"], whole["answers"])
+            self.assertEqual(second["messages"], whole["messages"])
+
+            plain = os.path.join(folder, "b.session")
+            a = run_json("infer", *GREEDY, "--json", "--session", plain)
+            b = run("infer", "-m", MODEL, "-p", " so", "-n", "1", "--session", plain, "-v")
+            self.assertRegex(b.stderr, f"{a['n_prompt'] + 24} tokens from {plain}")
+            p = run("infer", *chat, "--session", plain, stdin="hello\n")
+            self.assertEqual(p.returncode, OK, p.stderr)
+
+            with open(session, "r+b") as f:
+                f.truncate(1000)
+            before = pathlib.Path(session).read_bytes()
+            p = run("infer", *chat, "--session", session, stdin="x\n")
+            self.assertEqual(p.returncode, MODEL_ERROR)
+            self.assertIn("cannot be restored", p.stderr)
+            self.assertEqual(pathlib.Path(session).read_bytes(), before)
 
     def test_chat_without_a_template(self):
         p = run("infer", "-m", MODEL, "--chat", "-p", "hello")

@@ -39,4 +39,13 @@ Result<GenerateResult> Conversation::turn(const std::string& user) {
     return result;
 }
 
+bool Conversation::resume(const Json& messages) {
+    const auto is_text = [](const Json& m, const char* key) { return m.contains(key) && m[key].is_string(); };
+    if (!messages.is_array()) return false;
+    for (const Json& m : messages)
+        if (!m.is_object() || !is_text(m, "role") || !is_text(m, "content")) return false;
+    messages_ = messages;
+    return true;
+}
+
 }  // namespace quern::tools

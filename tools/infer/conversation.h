@@ -19,6 +19,9 @@ public:
     /// Asks `user` and keeps the answer. On an Error the conversation is as before.
     Result<GenerateResult> turn(const std::string& user);
 
+    /// Goes on from the messages() of an earlier run instead of from the start; false, and nothing changed, if they are none.
+    bool resume(const nlohmann::ordered_json& messages);
+
     /// [{"role": ..., "content": ...}, ...]
     const nlohmann::ordered_json& messages() const { return messages_; }
 

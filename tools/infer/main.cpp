@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <limits>
 #include <random>
@@ -29,7 +30,7 @@ constexpr std::uint32_t kDefaultContext = 4096;
 
 struct Flags {
     ModelFlags model;
-    std::string prompt, prompt_file, system, chat_template_file;
+    std::string prompt, prompt_file, system, chat_template_file, session_file;
     std::uint32_t n_ctx = 0;
     std::int64_t seed = -1;
     GenerateOptions generate;
@@ -79,6 +80,9 @@ void add_flags(CLI::App& app, Flags& f) {
                  "without -p, lines from standard input. /exit or Ctrl-D ends it");
     app.add_option("--system", f.system, "System message of --chat")->needs("--chat");
     app.add_option("--chat-template-file", f.chat_template_file, "A template instead of the model's")->needs("--chat");
+    app.add_option("--session", f.session_file,
+                   "Go on from the session in this file if it is there, and save it there at the end;\n"
+                   "the prompt follows what the session holds")->type_name("FILE");
     app.add_flag("--json", f.json, "One JSON object at the end instead of streamed text");
     app.add_flag("--no-perf", f.no_perf, "No line with speeds at the end");
     add_sampling(app, f);
@@ -141,8 +145,8 @@ void explain_stop(const GenerateResult& result, const Session& session) {
     }
 }
 
-Result<Json> complete(const Model& model, Session& session, Answerer& answerer, const Flags& f) {
-    auto tokens = model.tokenize(f.prompt, {.add_special = true, .parse_special = f.parse_special});
+Result<Json> complete(const Model& model, Session& session, Answerer& answerer, const Flags& f, std::string&) {
+    auto tokens = model.tokenize(f.prompt, {.add_special = session.tokens().empty(), .parse_special = f.parse_special});
     if (!tokens) return std::move(tokens).error();
     if (tokens->empty()) return Error{Errc::invalid_argument, "the prompt is empty: give some text with -p or -f"};
     Result<GenerateResult> result = answerer.answer(*tokens, f.echo ? f.prompt : std::string());
@@ -151,7 +155,8 @@ Result<Json> complete(const Model& model, Session& session, Answerer& answerer, 
     return to_json(*result);
 }
 
-Result<Json> converse(const Model& model, Session& session, Answerer& answerer, const Flags& f) {
+/// note: the messages of the session's conversation so far, as JSON; in and out.
+Result<Json> converse(const Model& model, Session& session, Answerer& answerer, const Flags& f, std::string& note) {
     ChatOptions options;
     if (!f.chat_template_file.empty()) {
         Result<std::string> text = read_file(f.chat_template_file);
@@ -159,6 +164,8 @@ Result<Json> converse(const Model& model, Session& session, Answerer& answerer, 
         options.chat_template = std::move(*text);
     }
     Conversation conversation(model, session, answerer, options, f.system);
+    if (!note.empty() && !conversation.resume(Json::parse(note, nullptr, false)))
+        return Error{Errc::bad_file, f.session_file + ": this session holds no conversation; use it without --chat"};
     const bool terminal = isatty(STDIN_FILENO) == 1;
     Json answers = Json::array();
     std::string line = f.prompt;
@@ -176,6 +183,7 @@ Result<Json> converse(const Model& model, Session& session, Answerer& answerer, 
         if (only_one || !answerer.output_ok() || (answerer.interrupted() && !terminal)) break;
         line.clear();
     }
+    note = conversation.messages().dump(-1, ' ', false, Json::error_handler_t::replace);
     return Json{{"answers", std::move(answers)}, {"messages", conversation.messages()}};
 }
 
@@ -189,8 +197,15 @@ int run(Flags& f, Interrupts& interrupts, Clock::time_point start) {
     if (f.model.verbose) print_model(*model, f);
 
     Answerer answerer(*session, f.generate, interrupts, start, !f.json);
-    Result<Json> answer = (f.chat ? converse : complete)(*model, *session, answerer, f);
+    std::string note;
+    if (!f.session_file.empty() && std::filesystem::exists(f.session_file))
+        if (Status s = session->restore(f.session_file, &note); !s) return report(kProgram, s.error());
+    const std::size_t restored = session->tokens().size();
+    if (f.model.verbose && restored > 0) std::fprintf(stderr, "%s: %zu tokens from %s\n", kProgram, restored, f.session_file.c_str());
+    Result<Json> answer = (f.chat ? converse : complete)(*model, *session, answerer, f, note);
     if (!answer) return report(kProgram, answer.error());
+    if (!f.session_file.empty())
+        if (Status s = session->save(f.session_file, note); !s) return report(kProgram, s.error());
     if (f.json) {
         answer->update(to_json(answerer.totals()));
         answer->update({{"load_seconds", load_seconds}, {"seed", f.generate.sampler.seed}, {"isa", model->info().isa},

@@ -236,6 +236,14 @@ QUERN_API uint32_t quern_session_n_ctx(const quern_session* session);
 QUERN_API quern_status quern_session_truncate(quern_session* session, uint32_t n_tokens, quern_error* error);
 /* *out: a second session with the same tokens and logits; memory is shared until one of the two writes to it. */
 QUERN_API quern_status quern_session_fork(const quern_session* session, quern_session** out, quern_error* error);
+/* Writes the session to a file: tokens, their KV cache, and note [n_note], any bytes of the caller's (NULL and 0: none). */
+QUERN_API quern_status quern_session_save(const quern_session* session, const char* path, const char* note,
+                                          size_t n_note, quern_error* error);
+/* Becomes the session of the file. QUERN_BAD_FILE if it is of another model or KV type or damaged, QUERN_CONTEXT_FULL if
+ * it finds no room: on an error the session is as before. note and n_note (both may be NULL): its note, owned by the
+ * caller. */
+QUERN_API quern_status quern_session_restore(quern_session* session, const char* path, char** note, size_t* n_note,
+                                             quern_error* error);
 /* From any thread: lets quern_session_generate return soon, with QUERN_STOP_CANCELLED. */
 QUERN_API void quern_session_cancel(quern_session* session);
 

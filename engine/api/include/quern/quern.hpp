@@ -232,6 +232,12 @@ public:
     /// A second session with the same tokens and logits, in the time of copying a list of pages: memory is shared until one
     /// of the two writes to it, a page of 16 tokens at a time. context_full where the KV cache lacks that page.
     Result<Session> fork() const;
+    /// Writes the session to a file: tokens, their KV cache, and `note`, any bytes of yours. Complete, or not at all.
+    Status save(const std::string& path, std::string_view note = {}) const;
+    /// Becomes the session of the file, and goes on from there to the bit; its note goes to `note`. The file must be of this
+    /// model and KV type (bad_file), whole (bad_file), and find room beside what the session holds (context_full): on any
+    /// Error the session is as before. Sampling is no part of it: generate() begins with its seed.
+    Status restore(const std::string& path, std::string* note = nullptr);
 
     /// Appends `prompt`, then samples and appends tokens until something stops it. Everything kept, the token that
     /// ended generation aside, stays in the session, so a conversation goes on with the next call.
