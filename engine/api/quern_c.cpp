@@ -48,6 +48,8 @@ static_assert(QUERN_NUMA_OFF == int(quern::Numa::off) && QUERN_NUMA_INTERLEAVE =
 static_assert(QUERN_TUNE_OFF == int(quern::Tune::off) && QUERN_TUNE_CACHED == int(quern::Tune::cached) &&
               QUERN_TUNE_AUTOMATIC == int(quern::Tune::automatic) && QUERN_TUNE_FORCE == int(quern::Tune::force));
 static_assert(QUERN_LOG_DEBUG == int(quern::LogLevel::debug) && QUERN_LOG_ERROR == int(quern::LogLevel::error));
+static_assert(QUERN_CONTEXT_STOP == int(quern::ContextPolicy::stop) &&
+              QUERN_CONTEXT_SLIDE == int(quern::ContextPolicy::slide));
 static_assert(QUERN_STOP_END_OF_GENERATION == int(quern::StopReason::end_of_generation) &&
               QUERN_STOP_MAX_TOKENS == int(quern::StopReason::max_tokens) &&
               QUERN_STOP_STRING == int(quern::StopReason::stop_string) &&
@@ -177,7 +179,11 @@ quern_sampler_options default_sampler_options() {
 quern_generate_options default_generate_options() {
     quern_generate_options o{};
     o.size = sizeof o;
-    o.max_tokens = quern::GenerateOptions{}.max_tokens;
+    const quern::GenerateOptions d;
+    o.max_tokens = d.max_tokens;
+    o.context_policy = static_cast<std::int32_t>(d.context_policy);
+    o.context_keep = d.context_keep;
+    o.context_overlap = d.context_overlap;
     return o;
 }
 
@@ -251,6 +257,12 @@ Status convert(const quern_generate_options* in, quern::GenerateOptions& out) {
         out.stop.emplace_back(o.stop[i]);
     }
     out.ignore_end_of_generation = o.ignore_end_of_generation != 0;
+    out.context_policy = static_cast<quern::ContextPolicy>(o.context_policy);
+    out.context_keep = o.context_keep;
+    out.context_overlap = o.context_overlap;
+    if (o.on_slide != nullptr) {
+        out.on_slide = [o](std::uint32_t dropped, std::uint32_t left) { o.on_slide(dropped, left, o.user); };
+    }
     if (o.on_text != nullptr) {
         out.on_text = [o](std::string_view text) {
             return o.on_text(std::string(text).c_str(), text.size(), o.user) != 0;
@@ -630,6 +642,7 @@ quern_status quern_session_generate(quern_session* session, const quern_token* p
         c.stop_reason = static_cast<std::int32_t>(result->stop_reason);
         c.n_prompt = result->n_prompt;
         c.n_reused = result->n_reused;
+        c.n_dropped = result->n_dropped;
         c.n_generated = result->n_generated;
         c.prompt_seconds = result->prompt_seconds;
         c.generate_seconds = result->generate_seconds;

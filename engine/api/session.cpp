@@ -90,6 +90,8 @@ public:
 private:
     Status prefill(std::span<const Token> prompt) {
         engine::Sequence& q = s_.sequence;
+        if (prompt.size() > q.room() && slides() && prompt.size() < q.n_ctx() - o_.context_keep)
+            if (auto st = slide(prompt.size()); !st) return st;
         const auto before = static_cast<std::uint32_t>(q.tokens().size());
         if (auto st = q.append(prompt); !st) return st;
         r_.n_prompt = static_cast<std::uint32_t>(prompt.size());
@@ -115,9 +117,12 @@ private:
         for (std::int64_t n = 0;; ++n) {
             if (cancelled()) return stop(StopReason::cancelled);
             if (o_.max_tokens >= 0 && n >= o_.max_tokens) return stop(StopReason::max_tokens);
-            if (q.room() == 0) return stop(StopReason::context_full);
+            if (q.room() == 0 && !slides()) return stop(StopReason::context_full);
+            if (q.room() == 0)
+                if (auto st = slide(0); !st) return st;
             // The token before this one is run only now, so that the last one costs no step.
-            if (auto st = q.run(); !st) return st;
+            if (auto st = advance(); !st) return st;
+            if (done_) return {};
             auto token = sampler_.sample(q.logits());
             if (!token) return std::move(token).error();
             if (n == 0) r_.first_token_seconds = clock_.seconds();
@@ -133,6 +138,29 @@ private:
             }
             if (done_) return {};
         }
+    }
+
+    Status advance() {
+        auto st = s_.sequence.run([this](std::uint32_t, std::uint32_t) { return !cancelled(); });
+        return !st && st.error().code == Errc::cancelled ? stop(StopReason::cancelled) : st;
+    }
+
+    bool slides() const { return o_.context_policy == ContextPolicy::slide; }
+
+    /// Drops the older of the tokens behind the first context_keep, so that at least one more, or `more`, has room. The
+    /// others wait to be run: their keys were rotated for positions that they no longer have.
+    Status slide(std::size_t more) {
+        engine::Sequence& q = s_.sequence;
+        const std::size_t have = q.tokens().size(), keep = std::min<std::size_t>(o_.context_keep, have), rest = have - keep;
+        const auto wanted = static_cast<std::size_t>(static_cast<double>(rest) * o_.context_overlap);
+        std::size_t n = std::min({wanted, rest - 1, q.n_ctx() - keep - more});
+        if (more == 0) n = std::max<std::size_t>(n, 1);
+        const std::vector<Token> tail(q.tokens().end() - static_cast<std::ptrdiff_t>(n), q.tokens().end());
+        q.truncate(static_cast<std::uint32_t>(keep));
+        if (auto st = q.append(tail); !st) return st;
+        r_.n_dropped += static_cast<std::uint32_t>(rest - n);
+        if (o_.on_slide) o_.on_slide(static_cast<std::uint32_t>(rest - n), static_cast<std::uint32_t>(keep + n));
+        return {};
     }
 
     void emit(std::string_view text) {
@@ -157,11 +185,21 @@ private:
     bool done_ = false;
 };
 
+Status check_context(const GenerateOptions& o, std::uint32_t n_ctx) {
+    if (o.context_policy == ContextPolicy::stop) return {};
+    if (o.context_policy != ContextPolicy::slide) return Error{Errc::invalid_argument, "context_policy is neither stop nor slide"};
+    if (!(o.context_overlap >= 0 && o.context_overlap < 1)) return Error{Errc::invalid_argument, "context_overlap is " + std::to_string(o.context_overlap) + "; it is 0 to below 1"};
+    if (std::uint64_t{o.context_keep} + 2 > n_ctx)
+        return Error{Errc::invalid_argument, "context_keep is " + std::to_string(o.context_keep) + ", which leaves no room to slide in a context of " + std::to_string(n_ctx) + " tokens"};
+    return {};
+}
+
 }  // namespace
 
 Result<GenerateResult> Session::generate(std::span<const Token> prompt, const GenerateOptions& options) {
     impl_->cancelled.store(false, std::memory_order_relaxed);
     if (auto s = impl_->model->need_tokenizer(); !s) return std::move(s).error();
+    if (auto s = check_context(options, n_ctx()); !s) return std::move(s).error();
     auto sampler = Sampler::create(options.sampler, impl_->model->info.n_vocab);
     if (!sampler) return std::move(sampler).error();
     auto stops = engine::StopMatcher::create(options.stop);

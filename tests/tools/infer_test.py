@@ -138,6 +138,24 @@ class Text(unittest.TestCase):
         self.assertEqual(p.returncode, OK, p.stderr)
         self.assertIn("the context of 32 tokens is full", p.stderr)
 
+    def test_context_slides_and_says_so(self):
+        p = run("infer", *GREEDY, "-n", "60", "-c", "32", "--ignore-eos", "--json", "--ctx-policy", "slide", "--keep", "4")
+        self.assertEqual(p.returncode, OK, p.stderr)
+        self.assertIn("the context of 32 tokens was full: dropped 14, read the other 18 again", p.stderr)
+        answer = json.loads(p.stdout)["n_dropped"], json.loads(p.stdout)["n_generated"]
+        self.assertEqual(answer, (14 * p.stderr.count("was full"), 60))
+        self.assertEqual(run("infer", *GREEDY, "--ctx-policy", "hope").returncode, USAGE)
+
+    def test_chat_drops_the_oldest_messages(self):
+        p = run("infer", "-m", MODEL, "--chat", "--chat-template-file", TEMPLATE, "--system", "Be kind.", "-n", "8",
+                "--json", "-c", "192", "--ctx-policy", "slide", stdin="hello you\n" * 12)
+        self.assertEqual(p.returncode, OK, p.stderr)
+        self.assertIn("oldest messages", p.stderr)
+        messages = json.loads(p.stdout)["messages"]
+        self.assertEqual(messages[0], {"role": "system", "content": "Be kind."})
+        self.assertEqual([m["role"] for m in messages[1:]], ["user", "assistant"] * (len(messages) // 2))
+        self.assertLess(len(messages), 25)
+
     def test_every_tiny_model_runs(self):
         for file in ("llama-q4_0.gguf", "llama-q5_k.gguf", "qwen2-q4_0.gguf"):
             answer = run_json("infer", "-m", os.path.join(TINY, file), "-p", "a", "-n", "4", "--json", "--ignore-eos")

@@ -59,6 +59,7 @@ nlohmann::ordered_json to_json(const GenerateResult& result) {
             {"tokens", result.tokens},
             {"n_prompt", result.n_prompt},
             {"n_reused", result.n_reused},
+            {"n_dropped", result.n_dropped},
             {"n_generated", result.n_generated}};
 }
 

@@ -2,6 +2,7 @@
 #include "tools/infer/conversation.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 #include <vector>
 
@@ -15,12 +16,27 @@ Conversation::Conversation(const Model& model, Session& session, Answerer& answe
     if (!system.empty()) messages_.push_back({{"role", "system"}, {"content", system}});
 }
 
+Result<std::vector<Token>> Conversation::render(Json& asked) const {
+    // What was typed may hold bytes that are not UTF-8; JSON cannot.
+    const auto tokenize = [&] { return model_.tokenize_chat(asked.dump(-1, ' ', false, Json::error_handler_t::replace), options_); };
+    Result<std::vector<Token>> tokens = tokenize();
+    const std::uint32_t n_ctx = session_.n_ctx();
+    if (!slides_ || !tokens || tokens->size() <= n_ctx - n_ctx / 8) return tokens;
+    const std::ptrdiff_t head = asked.front()["role"] == "system";
+    std::size_t dropped = 0;
+    while (tokens && tokens->size() > n_ctx / 2 && asked.size() > static_cast<std::size_t>(head) + 2) {
+        asked.erase(asked.begin() + head, asked.begin() + head + 2);  // a question and its answer
+        dropped += 2;
+        tokens = tokenize();
+    }
+    if (dropped > 0) std::fprintf(stderr, "infer: the context of %u tokens is nearly full: dropped the %zu oldest messages\n", n_ctx, dropped);
+    return tokens;
+}
+
 Result<GenerateResult> Conversation::turn(const std::string& user) {
     Json asked = messages_;
     asked.push_back({{"role", "user"}, {"content", user}});
-    // What was typed may hold bytes that are not UTF-8; JSON cannot.
-    const std::string text = asked.dump(-1, ' ', false, Json::error_handler_t::replace);
-    Result<std::vector<Token>> tokens = model_.tokenize_chat(text, options_);
+    Result<std::vector<Token>> tokens = render(asked);
     if (!tokens) return std::move(tokens).error();
     if (tokens->empty()) return Error{Errc::invalid_argument, "the chat template rendered this conversation as nothing"};
 

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "quern/quern.hpp"
 #include "tools/infer/answer.h"
@@ -16,6 +17,9 @@ public:
     Conversation(const Model& model, Session& session, Answerer& answerer, ChatOptions options,
                  const std::string& system);
 
+    /// Whether the oldest messages are dropped, with a line on standard error, when the context has little room left.
+    void set_slides(bool slides) { slides_ = slides; }
+
     /// Asks `user` and keeps the answer. On an Error the conversation is as before.
     Result<GenerateResult> turn(const std::string& user);
 
@@ -26,10 +30,14 @@ public:
     const nlohmann::ordered_json& messages() const { return messages_; }
 
 private:
+    /// The conversation with the question `asked` as tokens; drops messages of it where that is wanted.
+    Result<std::vector<Token>> render(nlohmann::ordered_json& asked) const;
+
     const Model& model_;
     Session& session_;
     Answerer& answerer_;
     ChatOptions options_;
+    bool slides_ = false;
     nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
 };
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <random>
 #include <string>
 #include <utility>
@@ -32,7 +33,7 @@ struct Flags {
     ModelFlags model;
     std::string prompt, prompt_file, system, chat_template_file, session_file;
     std::uint32_t n_ctx = 0;
-    std::int64_t seed = -1;
+    std::int64_t seed = -1, keep = -1;
     GenerateOptions generate;
     std::vector<std::string> logit_bias;
     bool chat = false, json = false, echo = false, parse_special = false, no_perf = false, shrink = false;
@@ -69,6 +70,13 @@ void add_flags(CLI::App& app, Flags& f) {
     app.add_option("-c,--ctx-size", f.n_ctx,
                    "Tokens of context; 0: " + std::to_string(kDefaultContext) + ", or the model's own if smaller")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31))->type_name("INT")->capture_default_str();
+    app.add_option("--ctx-policy", f.generate.context_policy,
+                   "When the context is full: stop; or slide: drop the older half of what follows --keep and\n"
+                   "read the rest again; with --chat, the oldest messages. Standard error says so")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, ContextPolicy>{{"stop", ContextPolicy::stop}, {"slide", ContextPolicy::slide}}))
+        ->type_name("stop|slide")->default_str("stop");
+    app.add_option("--keep", f.keep, "slide: tokens at the start that are never dropped; -1: the message of --system, else 16")
+        ->check(CLI::Range(std::int64_t{-1}, std::int64_t{1} << 31))->type_name("INT")->capture_default_str();
     app.add_flag("--allow-smaller-context", f.shrink, "Shrink the context rather than refuse, with --memory-limit");
     app.add_option("--stop,-r,--reverse-prompt", f.generate.stop, "Text that ends the answer; may be repeated")
         ->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -140,7 +148,7 @@ void tune_for_next_time(const Model& model, const Flags& f) {
 /// Says on standard error what a user would otherwise wonder about.
 void explain_stop(const GenerateResult& result, const Session& session) {
     if (result.stop_reason == StopReason::context_full) {
-        std::fprintf(stderr, "%s: stopped, the context of %u tokens is full; a larger one is set with -c\n", kProgram,
+        std::fprintf(stderr, "%s: stopped, the context of %u tokens is full; a larger one is set with -c, or go on with --ctx-policy slide\n", kProgram,
                      session.n_ctx());
     }
 }
@@ -164,6 +172,7 @@ Result<Json> converse(const Model& model, Session& session, Answerer& answerer, 
         options.chat_template = std::move(*text);
     }
     Conversation conversation(model, session, answerer, options, f.system);
+    conversation.set_slides(f.generate.context_policy == ContextPolicy::slide);
     if (!note.empty() && !conversation.resume(Json::parse(note, nullptr, false)))
         return Error{Errc::bad_file, f.session_file + ": this session holds no conversation; use it without --chat"};
     const bool terminal = isatty(STDIN_FILENO) == 1;
@@ -187,6 +196,20 @@ Result<Json> converse(const Model& model, Session& session, Answerer& answerer, 
     return Json{{"answers", std::move(answers)}, {"messages", conversation.messages()}};
 }
 
+/// What is never dropped, and the message when something is.
+void set_sliding(GenerateOptions& o, const Model& model, const Session& session, const Flags& f) {
+    if (f.keep >= 0) o.context_keep = static_cast<std::uint32_t>(f.keep);
+    else if (!f.system.empty()) {
+        const std::string message = Json::array({{{"role", "system"}, {"content", f.system}}}).dump(-1, ' ', false, Json::error_handler_t::replace);
+        ChatOptions options;
+        options.add_generation_prompt = false;
+        if (const auto tokens = model.tokenize_chat(message, options)) o.context_keep = static_cast<std::uint32_t>(tokens->size());
+    }
+    o.on_slide = [n_ctx = session.n_ctx()](std::uint32_t dropped, std::uint32_t left) {
+        std::fprintf(stderr, "%s: the context of %u tokens was full: dropped %u, read the other %u again\n", kProgram, n_ctx, dropped, left);
+    };
+}
+
 int run(Flags& f, Interrupts& interrupts, Clock::time_point start) {
     Result<Model> model = load(f);
     if (!model) return report(kProgram, model.error());
@@ -196,6 +219,7 @@ int run(Flags& f, Interrupts& interrupts, Clock::time_point start) {
     const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
     if (f.model.verbose) print_model(*model, f);
 
+    set_sliding(f.generate, *model, *session, f);
     Answerer answerer(*session, f.generate, interrupts, start, !f.json);
     std::string note;
     if (!f.session_file.empty() && std::filesystem::exists(f.session_file))

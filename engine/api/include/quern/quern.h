@@ -255,6 +255,10 @@ enum { /* stop_reason */
     QUERN_STOP_CANCELLED = 4
 };
 
+/* context_policy: what happens when the context is full. Stop ends with QUERN_STOP_CONTEXT_FULL; slide drops the older
+ * part of the text and runs the rest again at its new positions. */
+enum { QUERN_CONTEXT_STOP = 0, QUERN_CONTEXT_SLIDE = 1 };
+
 typedef struct quern_generate_options {
     size_t size;
     const quern_sampler_options* sampler; /* NULL: defaults */
@@ -266,7 +270,12 @@ typedef struct quern_generate_options {
     int (*on_text)(const char* text, size_t n_bytes, void* user);
     /* After each prefill step: prompt tokens done and in all. Return 0 to stop. May be NULL. */
     int (*on_prefill)(uint32_t done, uint32_t total, void* user);
-    void* user; /* handed to both */
+    void* user; /* handed to all of them */
+    int32_t context_policy; /* QUERN_CONTEXT_STOP (default) or QUERN_CONTEXT_SLIDE */
+    uint32_t context_keep;  /* slide: tokens at the start that are never dropped; default 16 */
+    float context_overlap;  /* slide: the part of the others that stays, the newest: 0 to below 1; default 0.5 */
+    /* slide: so many tokens were dropped, so many are left. May be NULL. */
+    void (*on_slide)(uint32_t dropped, uint32_t left, void* user);
 } quern_generate_options;
 
 /* Memory belongs to the caller: give the struct to quern_generate_result_clear. */
@@ -281,6 +290,7 @@ typedef struct quern_generate_result {
     uint32_t n_prompt, n_generated;
     double prompt_seconds, generate_seconds, first_token_seconds;
     uint32_t n_reused; /* of the prompt: tokens that the KV cache had (prefix_cache) */
+    uint32_t n_dropped; /* tokens that QUERN_CONTEXT_SLIDE dropped from the session */
 } quern_generate_result;
 
 /* Sets every field to its default. struct_size: sizeof(quern_generate_options). */

@@ -139,15 +139,24 @@ struct SamplerOptions {
 enum class StopReason { end_of_generation, max_tokens, stop_string, context_full, cancelled };
 const char* to_string(StopReason);
 
+/// What happens when the context is full. stop: generation ends with StopReason::context_full. slide: the older part of the
+/// text is dropped and the rest run again, at its new positions, which costs what a prompt of that length costs.
+enum class ContextPolicy { stop, slide };
+
 struct GenerateOptions {
     SamplerOptions sampler = {};
     std::int64_t max_tokens = -1;         ///< -1: until the model ends or the context is full
     std::vector<std::string> stop = {};   ///< text that ends the answer; it is not part of the result
     bool ignore_end_of_generation = false;
+    ContextPolicy context_policy = ContextPolicy::stop;
+    std::uint32_t context_keep = 16;      ///< slide: tokens at the start that are never dropped (a system prompt)
+    float context_overlap = 0.5f;         ///< slide: the part of the others that stays, the newest: 0 to below 1
     /// Each piece of finished text (whole UTF-8 characters, never a part of a stop string). Return false to stop.
     std::function<bool(std::string_view)> on_text = {};
     /// After each prefill step: prompt tokens done and in all. Return false to stop.
     std::function<bool(std::uint32_t, std::uint32_t)> on_prefill = {};
+    /// slide: so many tokens were dropped, so many are left.
+    std::function<void(std::uint32_t, std::uint32_t)> on_slide = {};
 };
 
 struct GenerateResult {
@@ -156,6 +165,7 @@ struct GenerateResult {
     StopReason stop_reason = StopReason::max_tokens;
     std::string stop_string;              ///< the one found, if any
     std::uint32_t n_prompt = 0, n_generated = 0;
+    std::uint32_t n_dropped = 0;          ///< tokens that ContextPolicy::slide dropped from the session
     std::uint32_t n_reused = 0;           ///< of the prompt: tokens that the KV cache had (ModelOptions::prefix_cache)
     double prompt_seconds = 0, generate_seconds = 0, first_token_seconds = 0;
 };
