@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "engine/api/model_impl.h"
@@ -302,6 +303,23 @@ TEST(PrefixCache, RandomSessionsEqualThoseWithout) {
     EXPECT_GT(checked, 10u);
     live.clear();
     EXPECT_EQ(n_free(*m), 12u);
+}
+
+// Pages are found, shared, exchanged and given up by several threads at once.
+TEST(PrefixCache, ThreadsShareOneText) {
+    auto m = Model::load(tiny(), {.n_threads = 2, .n_ctx = 20 * kPage}), plain = Model::load(tiny(), {.prefix_cache = false});
+    ASSERT_TRUE(m.ok() && plain.ok());
+    const auto system = random_tokens(40, 1);
+    std::vector<std::vector<float>> got(12), want;
+    for (std::uint32_t i = 0; i < got.size(); ++i) want.push_back(alone(*plain, joined(system, random_tokens(20, 50 + i % 6))));
+    std::vector<std::thread> threads;
+    for (std::uint32_t t = 0; t < 4; ++t)
+        threads.emplace_back([&, t] {
+            for (std::uint32_t i = t; i < got.size(); i += 4) got[i] = alone(*m, joined(system, random_tokens(20, 50 + i % 6)));
+        });
+    for (std::thread& t : threads) t.join();
+    for (std::size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(same_bits(got[i], want[i])) << i;
+    EXPECT_EQ(n_free(*m), 20u);
 }
 
 }  // namespace
