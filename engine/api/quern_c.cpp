@@ -257,6 +257,7 @@ Status convert(const quern_generate_options* in, quern::GenerateOptions& out) {
         out.stop.emplace_back(o.stop[i]);
     }
     out.ignore_end_of_generation = o.ignore_end_of_generation != 0;
+    out.lookup = o.lookup != 0;
     out.context_policy = static_cast<quern::ContextPolicy>(o.context_policy);
     out.context_keep = o.context_keep;
     out.context_overlap = o.context_overlap;
@@ -642,6 +643,8 @@ quern_status quern_session_generate(quern_session* session, const quern_token* p
         c.stop_reason = static_cast<std::int32_t>(result->stop_reason);
         c.n_prompt = result->n_prompt;
         c.n_reused = result->n_reused;
+        c.n_guessed = result->n_guessed;
+        c.n_accepted = result->n_accepted;
         c.n_dropped = result->n_dropped;
         c.n_generated = result->n_generated;
         c.prompt_seconds = result->prompt_seconds;

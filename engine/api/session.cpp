@@ -2,6 +2,7 @@
 #include "engine/api/model_impl.h"
 #include "engine/backend/pack_cache.h"
 #include "engine/core/clock.h"
+#include "engine/run/lookup.h"
 #include "engine/sample/stop_strings.h"
 
 namespace quern {
@@ -70,7 +71,9 @@ namespace {
 class Generation {
 public:
     Generation(Session::Impl& s, const GenerateOptions& o, Sampler sampler, engine::StopMatcher stops)
-        : s_(s), o_(o), sampler_(std::move(sampler)), decoder_(s.model->tokenizer), stops_(std::move(stops)) {}
+        : s_(s), o_(o), sampler_(std::move(sampler)), decoder_(s.model->tokenizer), stops_(std::move(stops)) {
+        if (o.lookup) lookup_.emplace(s.sequence.reserve_ahead(engine::Lookup::kMost));
+    }
 
     Result<GenerateResult> run(std::span<const Token> prompt) {
         if (auto st = prefill(prompt); !st) return std::move(st).error();
@@ -84,6 +87,11 @@ public:
             emit(stops_.flush());
         }
         r_.n_generated = static_cast<std::uint32_t>(r_.tokens.size());
+        if (lookup_) {
+            lookup_->accepted(s_.sequence.n_taken());
+            r_.n_guessed = static_cast<std::uint32_t>(lookup_->n_guessed());
+            r_.n_accepted = static_cast<std::uint32_t>(lookup_->n_accepted());
+        }
         return std::move(r_);
     }
 
@@ -140,9 +148,25 @@ private:
         }
     }
 
+    /// Gets the logits after the last token.
     Status advance() {
-        auto st = s_.sequence.run([this](std::uint32_t, std::uint32_t) { return !cancelled(); });
+        engine::Sequence& q = s_.sequence;
+        if (lookup_ && q.n_waiting() == 1) return advance_guessing();
+        auto st = q.run([this](std::uint32_t, std::uint32_t) { return !cancelled(); });
         return !st && st.error().code == Errc::cancelled ? stop(StopReason::cancelled) : st;
+    }
+
+    Status advance_guessing() {
+        engine::Sequence& q = s_.sequence;
+        lookup_->accepted(q.n_taken());
+        std::size_t room = q.room();
+        if (o_.max_tokens >= 0) room = std::min(room, static_cast<std::size_t>(o_.max_tokens) - r_.tokens.size() - 1);
+        const auto guesses = lookup_->guess(q.tokens(), static_cast<std::uint32_t>(room));
+        engine::Stopwatch clock;
+        auto st = q.run_ahead(guesses);
+        if (!st && st.error().code == Errc::context_full) st = q.run_ahead(lookup_->guess(q.tokens(), 0));   // no page for guesses
+        if (st) lookup_->ran(clock.seconds());
+        return st;
     }
 
     bool slides() const { return o_.context_policy == ContextPolicy::slide; }
@@ -180,6 +204,7 @@ private:
     Sampler sampler_;
     text::StreamDecoder decoder_;
     engine::StopMatcher stops_;
+    std::optional<engine::Lookup> lookup_;
     GenerateResult r_;
     engine::Stopwatch clock_;
     bool done_ = false;

@@ -19,7 +19,7 @@ Sequence::Sequence(Executor& executor, std::uint32_t n_ctx) : executor_(executor
 Sequence::~Sequence() { truncate(0); }
 
 std::span<const float> Sequence::logits() const {
-    return has_logits_ ? std::span<const float>(logits_) : std::span<const float>();
+    return has_logits_ ? std::span(now_, logits_.size()) : std::span<const float>();
 }
 
 Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
@@ -28,7 +28,8 @@ Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
             return Error{Errc::invalid_argument, "token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) + " is outside the vocabulary of " + std::to_string(executor_.hparams().n_vocab)};
     if (tokens.size() > room())
         return Error{Errc::context_full, std::to_string(tokens.size()) + " tokens do not fit: the context holds " + std::to_string(n_ctx_) + " and " + std::to_string(tokens_.size()) + " are in use; choose a larger context or truncate the session"};
-    if (tokens.empty()) return {};
+    if (tokens.empty() || (reuse && take_guess(tokens))) return {};
+    drop_guesses();
     const std::size_t before = tokens_.size();
     const std::uint32_t run_before = n_run_;
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
@@ -94,19 +95,74 @@ Error Sequence::no_page(std::size_t n_tokens) const {
     return Error{Errc::context_full, "the KV cache has no page left for " + std::to_string(n_tokens) + " tokens: " + std::to_string(pool.n_free() * page) + " of " + std::to_string(pool.n_pages() * page) + " tokens are free among all sessions; end a session or load with a larger context"};
 }
 
-Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
-    if (auto s = own_pages(n_run_ + n); !s) return s;
-    const SeqChunk chunk{pages_.data(), 0, n, static_cast<std::int32_t>(n_run_)};
+Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::span<const std::uint32_t> outputs, float* logits) {
+    if (auto s = own_pages(n_run_ + tokens.size()); !s) return s;
+    const SeqChunk chunk{pages_.data(), 0, static_cast<std::uint32_t>(tokens.size()), static_cast<std::int32_t>(n_run_)};
     RunArgs args;
-    args.tokens = std::span(tokens_).subspan(n_run_, n);
+    args.tokens = tokens;
     args.chunks = {&chunk, 1};
     args.outputs = outputs;
     args.logits = logits;
     args.logits_stride = logits_.size();
-    if (auto s = executor_.run(args); !s) return s;
+    return executor_.run(args);
+}
+
+Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
+    if (auto s = run_batch(std::span(tokens_).subspan(n_run_, n), outputs, logits); !s) return s;
     n_run_ += n;
+    now_ = logits_.data();
     publish_pages();
     return {};
+}
+
+std::uint32_t Sequence::reserve_ahead(std::uint32_t n) {
+    n = std::min(n, executor_.n_batch() - 1);
+    if (ahead_outputs_.size() <= n) {
+        ahead_.reserve(n + 1);
+        ahead_outputs_.resize(n + 1);
+        std::iota(ahead_outputs_.begin(), ahead_outputs_.end(), 0u);
+        if (has_logits_ && now_ != logits_.data()) std::copy_n(now_, logits_.size(), logits_.begin());
+        now_ = logits_.data();
+        ahead_logits_.resize((n + 1) * logits_.size());
+    }
+    return n;
+}
+
+Status Sequence::run_ahead(std::span<const std::int32_t> guesses) {
+    drop_guesses();
+    n_taken_ = 0;
+    if (auto s = reserve_pages(tokens_.size() + guesses.size()); !s) {
+        keep_pages(tokens_.size());
+        return s;
+    }
+    ahead_.assign(1, tokens_.back());
+    ahead_.insert(ahead_.end(), guesses.begin(), guesses.end());
+    if (auto s = run_batch(ahead_, std::span(ahead_outputs_).first(ahead_.size()), ahead_logits_.data()); !s) {
+        drop_guesses();
+        return s;
+    }
+    ++n_run_;
+    now_ = ahead_logits_.data();
+    has_logits_ = true;
+    publish_pages();
+    return {};
+}
+
+bool Sequence::take_guess(std::span<const std::int32_t> tokens) {
+    if (tokens.size() != 1 || n_taken_ + 1 >= ahead_.size() || ahead_[n_taken_ + 1] != tokens[0]) return false;
+    tokens_.push_back(tokens[0]);
+    ++n_taken_;
+    ++n_run_;
+    now_ += logits_.size();
+    n_reused_ = 0;
+    publish_pages();
+    return true;
+}
+
+void Sequence::drop_guesses() {
+    if (ahead_.empty()) return;
+    ahead_.clear();
+    keep_pages(tokens_.size());
 }
 
 Status Sequence::run(const std::function<bool(std::uint32_t, std::uint32_t)>& on_step) {
@@ -134,6 +190,7 @@ Status Sequence::run_all(std::vector<float>& logits) {
     }
     if (all) {
         std::copy_n(logits.end() - static_cast<std::ptrdiff_t>(n_vocab), n_vocab, logits_.begin());
+        now_ = logits_.data();
         has_logits_ = true;
     }
     return {};
@@ -148,6 +205,7 @@ Status Sequence::need_logits() {
 
 void Sequence::truncate(std::uint32_t n) {
     if (n >= tokens_.size()) return;
+    drop_guesses();
     tokens_.resize(n);
     n_run_ = std::min(n_run_, n);
     if (n_run_ == 0) restored_ = false;
@@ -170,8 +228,9 @@ Status Sequence::fork(const Sequence& other) {
             truncate(0);
             return s;
         }
-    logits_ = other.logits_;
     has_logits_ = other.has_logits_;
+    if (has_logits_) std::copy_n(other.now_, logits_.size(), logits_.begin());
+    now_ = logits_.data();
     return {};
 }
 

@@ -36,6 +36,16 @@ public:
     /// Runs what was appended in steps of at most n_batch tokens. on_step(done, all) may return false: the run then
     /// stops between two steps with Errc::cancelled, and the rest stays appended but not run.
     Status run(const std::function<bool(std::uint32_t, std::uint32_t)>& on_step = {});
+    /// Runs the one token that waits together with up to reserve_ahead() guesses at what follows it. Each guess that is then
+    /// appended has been run: logits() after it are there. Any other token, or truncate(), drops the guesses left. Fails with
+    /// context_full, nothing run, where they find no page.
+    Status run_ahead(std::span<const std::int32_t> guesses);
+    /// Makes room for n guesses; gives how many a step can take.
+    std::uint32_t reserve_ahead(std::uint32_t n);
+    /// Guesses of the last run_ahead() that were appended.
+    std::uint32_t n_taken() const { return n_taken_; }
+    /// Tokens appended and not run.
+    std::uint32_t n_waiting() const { return static_cast<std::uint32_t>(tokens_.size()) - n_run_; }
     /// Like run(), and gives the logits after each token: [number run][n_vocab].
     Status run_all(std::vector<float>& logits);
     /// Makes sure that logits() is there, running the last token again where it must.
@@ -64,6 +74,9 @@ private:
     /// Lets other sequences have the full pages.
     void publish_pages();
     Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
+    Status run_batch(std::span<const std::int32_t> tokens, std::span<const std::uint32_t> outputs, float* logits);
+    bool take_guess(std::span<const std::int32_t> tokens);
+    void drop_guesses();
 
     Executor& executor_;
     std::uint32_t n_ctx_;
@@ -74,6 +87,11 @@ private:
     std::uint32_t n_reused_ = 0;
     bool restored_ = false;                    // has pages of a file: a forged one must not reach other sequences
     std::vector<float> logits_;
+    std::vector<std::int32_t> ahead_;          // the token before the guesses, and the guesses; empty: none are left
+    std::vector<float> ahead_logits_;          // [ahead_][n_vocab]
+    std::vector<std::uint32_t> ahead_outputs_; // 0, 1, ...
+    std::uint32_t n_taken_ = 0;
+    const float* now_ = nullptr;               // where logits() lie
     bool has_logits_ = false;
 };
 

@@ -104,6 +104,7 @@ TEST_F(Slide, EveryOverlapGoesOn) {
             GenerateOptions o = options(60);
             o.context_overlap = overlap;
             o.context_keep = keep;
+            o.lookup = keep == 1;
             const auto r = model_->new_session(kContext)->generate(prompt_, o);
             ASSERT_TRUE(r.ok()) << r.error().message;
             EXPECT_EQ(r->tokens.size(), 60u) << overlap << ", " << keep;

@@ -97,6 +97,14 @@ class Text(unittest.TestCase):
                 self.assertIn(said, p.stderr)
                 self.assertEqual(json.loads(p.stdout)["tokens"], want)
 
+    def test_lookup_changes_no_token(self):
+        prompt = ("-m", MODEL, "-p", "one two three one two three one two three one two", "-n", "200", "--ignore-eos", "--json")
+        for sampling in (("--temp", "0"), ("--temp", "0.3", "-s", "3")):
+            plain, lookup = run_json("infer", *prompt, *sampling), run_json("infer", *prompt, *sampling, "--lookup")
+            self.assertEqual(lookup["tokens"], plain["tokens"])
+            self.assertEqual(plain["n_guessed"], 0)
+            self.assertLessEqual(lookup["n_accepted"], lookup["n_guessed"])
+
     def test_last_line(self):
         lines = run("infer", *GREEDY).stderr.splitlines()
         self.assertEqual(len(lines), 1, lines)

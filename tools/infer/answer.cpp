@@ -45,6 +45,8 @@ Result<GenerateResult> Answerer::answer(const std::vector<Token>& prompt, std::s
     }
     totals_.n_prompt += result->n_prompt;
     totals_.n_reused += result->n_reused;
+    totals_.n_guessed += result->n_guessed;
+    totals_.n_accepted += result->n_accepted;
     totals_.n_generated += result->n_generated;
     totals_.n_steps += result->n_generated > 0 ? result->n_generated - 1 : 0;
     totals_.prompt_seconds += result->prompt_seconds;
@@ -66,6 +68,8 @@ nlohmann::ordered_json to_json(const GenerateResult& result) {
 nlohmann::ordered_json to_json(const Totals& totals) {
     return {{"n_prompt", totals.n_prompt},
             {"n_reused", totals.n_reused},
+            {"n_guessed", totals.n_guessed},
+            {"n_accepted", totals.n_accepted},
             {"n_generated", totals.n_generated},
             {"prompt_seconds", totals.prompt_seconds},
             {"generate_seconds", totals.generate_seconds},
@@ -87,6 +91,7 @@ std::string summary(const Totals& totals) {
     } else {
         out += "none";
     }
+    if (totals.n_guessed) out += " | " + std::to_string(totals.n_accepted) + " of " + std::to_string(totals.n_guessed) + " guesses right";
     return out + " | peak memory " + human_bytes(peak_memory_bytes());
 }
 

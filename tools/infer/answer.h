@@ -20,6 +20,7 @@ using Clock = std::chrono::steady_clock;
 /// Sums over the answers of a run.
 struct Totals {
     std::uint64_t n_prompt = 0, n_generated = 0, n_steps = 0;  // the first token of an answer takes no step
+    std::uint64_t n_guessed = 0, n_accepted = 0;      // by lookup
     std::uint64_t n_reused = 0;                       // of the prompts: not read, the KV cache had them
     double prompt_seconds = 0, generate_seconds = 0;
     std::optional<double> first_token_seconds;        // of the first answer, from the start of its prompt

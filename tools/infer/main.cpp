@@ -80,6 +80,8 @@ void add_flags(CLI::App& app, Flags& f) {
     app.add_flag("--allow-smaller-context", f.shrink, "Shrink the context rather than refuse, with --memory-limit");
     app.add_option("--stop,-r,--reverse-prompt", f.generate.stop, "Text that ends the answer; may be repeated")
         ->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    app.add_flag("--lookup", f.generate.lookup,
+                 "Try what followed the same words earlier, several tokens a step: the same text, faster where it repeats");
     app.add_flag("--ignore-eos", f.generate.ignore_end_of_generation, "Go on past the token that ends an answer");
     app.add_flag("--parse-special", f.parse_special, "Special tokens written in the prompt are special");
     app.add_flag("--echo", f.echo, "Print the prompt before the answer");

@@ -276,6 +276,7 @@ typedef struct quern_generate_options {
     float context_overlap;  /* slide: the part of the others that stays, the newest: 0 to below 1; default 0.5 */
     /* slide: so many tokens were dropped, so many are left. May be NULL. */
     void (*on_slide)(uint32_t dropped, uint32_t left, void* user);
+    int32_t lookup; /* not 0: tries tokens that followed the same words earlier in the text; the result is the same */
 } quern_generate_options;
 
 /* Memory belongs to the caller: give the struct to quern_generate_result_clear. */
@@ -290,6 +291,7 @@ typedef struct quern_generate_result {
     uint32_t n_prompt, n_generated;
     double prompt_seconds, generate_seconds, first_token_seconds;
     uint32_t n_reused; /* of the prompt: tokens that the KV cache had (prefix_cache) */
+    uint32_t n_guessed, n_accepted; /* lookup: tokens tried, and those that were right */
     uint32_t n_dropped; /* tokens that QUERN_CONTEXT_SLIDE dropped from the session */
 } quern_generate_result;
 

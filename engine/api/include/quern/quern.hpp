@@ -148,6 +148,9 @@ struct GenerateOptions {
     std::int64_t max_tokens = -1;         ///< -1: until the model ends or the context is full
     std::vector<std::string> stop = {};   ///< text that ends the answer; it is not part of the result
     bool ignore_end_of_generation = false;
+    /// Tries tokens that followed the same words earlier in the text, several a step. The result is the same, token for
+    /// token, whatever the sampler; only the time differs. Switches itself off where it loses. Takes 16 x n_vocab floats.
+    bool lookup = false;
     ContextPolicy context_policy = ContextPolicy::stop;
     std::uint32_t context_keep = 16;      ///< slide: tokens at the start that are never dropped (a system prompt)
     float context_overlap = 0.5f;         ///< slide: the part of the others that stays, the newest: 0 to below 1
@@ -165,6 +168,7 @@ struct GenerateResult {
     StopReason stop_reason = StopReason::max_tokens;
     std::string stop_string;              ///< the one found, if any
     std::uint32_t n_prompt = 0, n_generated = 0;
+    std::uint32_t n_guessed = 0, n_accepted = 0;   ///< GenerateOptions::lookup: tokens tried, and those that were right
     std::uint32_t n_dropped = 0;          ///< tokens that ContextPolicy::slide dropped from the session
     std::uint32_t n_reused = 0;           ///< of the prompt: tokens that the KV cache had (ModelOptions::prefix_cache)
     double prompt_seconds = 0, generate_seconds = 0, first_token_seconds = 0;

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Prompt lookup: guesses the next tokens by what followed the same words earlier in the text, and how many guesses are worth
+// their time. Guesses are checked by the model, so they change no token, only when it is known.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace quern::engine {
+
+class Lookup {
+public:
+    static constexpr std::uint32_t kMost = 15;   // guesses a step: with the token before them one tile of 16 columns
+    /// most: guesses that a step has room for.
+    explicit Lookup(std::uint32_t most);
+
+    /// The tokens to try after `text`, at most `room`; valid until the next call. None where nothing is alike, or where
+    /// what was measured so far says that plain steps are faster.
+    std::span<const std::int32_t> guess(std::span<const std::int32_t> text, std::uint32_t room);
+    /// The step that ran the last token and the guesses of the last guess() took so long.
+    void ran(double seconds);
+    /// Of those guesses so many were what the model said.
+    void accepted(std::uint32_t n);
+
+    std::uint64_t n_guessed() const { return n_guessed_; }
+    std::uint64_t n_accepted() const { return n_accepted_; }
+
+private:
+    std::uint32_t width(std::uint32_t match) const;
+    double cost(std::uint32_t n_guesses) const;
+    double hit_rate(std::uint32_t match) const;
+
+    static constexpr std::uint32_t kLongest = 16;   // of the tokens that are compared; more say no more
+    /// By length of the match: how often a guess was right, older ones counting less.
+    struct Rate { double hits = 0, tries = 0; };
+    std::array<Rate, kLongest + 1> rates_;
+    std::array<double, kMost + 1> seconds_{};       // of a step with so many guesses; 0: not measured
+    std::vector<std::int32_t> guesses_;
+    std::uint32_t most_, match_ = 0;
+    std::uint64_t n_guessed_ = 0, n_accepted_ = 0;
+    double total_ = 0, balance_ = 0;                // seconds: of all steps; won by guessing so far
+    double last_ = 0;
+};
+
+}  // namespace quern::engine
