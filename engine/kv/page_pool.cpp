@@ -138,6 +138,13 @@ std::uint32_t PagePool::reuse(std::uint32_t after, std::span<const std::int32_t>
     return page;
 }
 
+std::uint32_t PagePool::reuse_part(std::uint32_t after, std::span<const std::int32_t> tokens, std::uint32_t& n) {
+    std::lock_guard lock(mutex_);
+    const std::uint32_t page = index_->find_part(after, tokens, n);
+    if (page != PrefixIndex::kNone) hold(page);
+    return page;
+}
+
 std::span<std::byte> PagePool::part(std::uint32_t layer, std::uint32_t page) const {
     const std::size_t bytes = shape_.n_head_kv[layer] * shape_.head_bytes();
     return {memory_.data() + layer_offset_[layer] + page * bytes, bytes};

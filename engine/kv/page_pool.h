@@ -65,6 +65,9 @@ public:
     /// The published page of `block` after `after`, with a reference for the caller, or PrefixIndex::kNone.
     std::uint32_t reuse(std::uint32_t after, std::span<const std::int32_t> block);
 
+    /// The same for a page that begins with some of `tokens`: n says how many, at least one.
+    std::uint32_t reuse_part(std::uint32_t after, std::span<const std::int32_t> tokens, std::uint32_t& n);
+
     /// The bytes of `page` that belong to `layer`; all layers together are page_bytes() long.
     std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const;
 

@@ -42,14 +42,28 @@ std::uint32_t PrefixIndex::find(std::uint32_t parent, std::span<const std::int32
     return kNone;
 }
 
+std::uint32_t PrefixIndex::find_part(std::uint32_t parent, std::span<const std::int32_t> text, std::uint32_t& n) const {
+    std::uint32_t best = kNone;
+    n = 0;
+    int seen = 0;
+    for (std::uint32_t link = parent == kNone ? root_child_ : nodes_[parent].child; link && seen < kMostInBucket; link = nodes_[link - 1].right, ++seen) {
+        const std::size_t most = std::min<std::size_t>(text.size(), page_tokens_);
+        const auto same = static_cast<std::uint32_t>(std::mismatch(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(most), tokens(link - 1)).first - text.begin());
+        if (same > n) n = same, best = link - 1;
+    }
+    return best;
+}
+
 bool PrefixIndex::insert(std::uint32_t parent, std::span<const std::int32_t> block, std::uint32_t page) {
     const std::uint64_t from = parent == kNone ? 0 : nodes_[parent].serial, h = hash(from, block);
     std::uint32_t& first = bucket(h);
     int n = 0;
     for (std::uint32_t link = first; link; link = nodes_[link - 1].next)
         if (++n == kMostInBucket) return false;
-    nodes_[page] = {++last_serial_, from, h, first, 0, 0};
-    first = page + 1;
+    std::uint32_t& child = first_child(parent);
+    nodes_[page] = {++last_serial_, from, h, parent + 1, first, 0, 0, 0, 0, child};
+    if (child) nodes_[child - 1].left = page + 1;
+    child = first = page + 1;
     std::copy(block.begin(), block.end(), tokens(page));
     return true;
 }
@@ -58,7 +72,17 @@ void PrefixIndex::erase(std::uint32_t page) {
     std::uint32_t* link = &bucket(nodes_[page].hash);
     while (*link != page + 1) link = &nodes_[*link - 1].next;
     *link = nodes_[page].next;
+    unlink_child(page);
     nodes_[page].serial = 0;
+}
+
+void PrefixIndex::unlink_child(std::uint32_t page) {
+    // The parent may be gone, and its page hold another text: then the children that are left have only each other.
+    const Node& n = nodes_[page];
+    const bool orphan = n.parent_page && nodes_[n.parent_page - 1].serial != n.parent;
+    if (n.left) nodes_[n.left - 1].right = n.right;
+    else if (!orphan) first_child(n.parent_page - 1) = n.right;
+    if (n.right) nodes_[n.right - 1].left = n.left;
 }
 
 void PrefixIndex::push_idle(std::uint32_t page) {

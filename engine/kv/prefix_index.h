@@ -22,6 +22,8 @@ public:
     static constexpr std::uint32_t kNone = 0xffffffff;
     /// The page that holds `block` after the text whose last block is `parent` (kNone: from the start), or kNone.
     std::uint32_t find(std::uint32_t parent, std::span<const std::int32_t> block) const;
+    /// Of the newest pages after that text, the one whose block shares most first tokens with `tokens`; how many, in n.
+    std::uint32_t find_part(std::uint32_t parent, std::span<const std::int32_t> tokens, std::uint32_t& n) const;
     /// Enters `page`, which has no entry. False where its bucket is full: a flood of texts of one hash cannot make look-ups slow.
     bool insert(std::uint32_t parent, std::span<const std::int32_t> block, std::uint32_t page);
     void erase(std::uint32_t page);
@@ -38,11 +40,16 @@ private:
     struct Node {
         std::uint64_t serial, parent;      // 0: no entry; serials are never used twice, so no page's new content
         std::uint64_t hash;                // can be taken for an old parent
+        std::uint32_t parent_page;         // plus one; 0: none
         std::uint32_t next;                // in the bucket
         std::uint32_t older, newer;        // in the queue
+        std::uint32_t child;               // newest page after this one; of its children each
+        std::uint32_t left, right;         // knows its neighbours, newer and older
     };
     std::uint64_t hash(std::uint64_t parent, std::span<const std::int32_t> block) const;
     std::uint32_t& bucket(std::uint64_t hash) const { return buckets_[hash & (n_buckets_ - 1)]; }
+    std::uint32_t& first_child(std::uint32_t parent) { return parent == kNone ? root_child_ : nodes_[parent].child; }
+    void unlink_child(std::uint32_t page);
     std::int32_t* tokens(std::uint32_t page) const { return tokens_ + std::size_t{page} * page_tokens_; }
 
     PrefixIndex() = default;
@@ -52,7 +59,7 @@ private:
     std::int32_t* tokens_ = nullptr;       // [n_pages][page_tokens]
     std::uint64_t n_buckets_ = 0, last_serial_ = 0, hash_mask_ = 0;
     std::uint32_t page_tokens_ = 0, n_idle_ = 0;
-    std::uint32_t head_ = kNone, tail_ = kNone;
+    std::uint32_t head_ = kNone, tail_ = kNone, root_child_ = 0;
 };
 
 }  // namespace quern::engine

@@ -56,6 +56,17 @@ void Sequence::reuse_pages() {
         else pool.release(std::exchange(pages_[i], found));
     }
     n_run_ = std::max(n_run_, n_published_ * page);
+    if (n_waiting() < 2) return;
+    // Of the next page a part may be there. It is copied before this sequence writes behind that part, which takes no more
+    // pages than having none would.
+    const std::size_t at = n_published_ * std::size_t{page};
+    std::uint32_t n = 0;
+    const std::uint32_t found = pool.reuse_part(n_published_ ? pages_[n_published_ - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(at, tokens_.size() - at - 1), n);
+    if (found == PrefixIndex::kNone) return;
+    if (at + n <= n_run_) return pool.release(found);
+    if (n_published_ == pages_.size()) pages_.push_back(found);
+    else pool.release(std::exchange(pages_[n_published_], found));
+    n_run_ = static_cast<std::uint32_t>(at) + n;
 }
 
 void Sequence::publish_pages() {

@@ -162,11 +162,22 @@ TEST(PrefixIndex, EqualHashesAreNotEqualTexts) {
     EXPECT_EQ(x.find(5, block(1)), 7u);
     EXPECT_EQ(x.find(6, block(1)), none) << "the same words after another text";
     EXPECT_EQ(x.find(none, block(3)), none);
+    std::uint32_t n = 9;
+    EXPECT_EQ(x.find_part(none, std::vector<Token>{2, 3}, n), 6u);
+    EXPECT_EQ(n, 1u);
+    EXPECT_EQ(x.find_part(none, std::vector<Token>{3, 2}, n), none);
+    EXPECT_EQ(n, 0u);
     // A page with new content is not the old one's parent.
     x.erase(5);
     ASSERT_TRUE(x.insert(none, block(4), 5));
     EXPECT_EQ(x.find(5, block(1)), none);
     EXPECT_EQ(x.find(none, block(1)), none);
+    EXPECT_EQ(x.find_part(5, block(1), n), none);
+    x.erase(7);
+    EXPECT_EQ(x.find_part(none, block(4), n), 5u);
+    EXPECT_EQ(x.find_part(none, block(2), n), 6u);
+    ASSERT_TRUE(x.insert(5, block(1), 7));
+    EXPECT_EQ(x.find_part(5, block(1), n), 7u);
     // A bucket takes 16 entries, so that no flood makes it slow.
     std::uint32_t taken = 3;
     for (std::uint32_t page = 8; page < 40; ++page) taken += x.insert(none, block(100 + static_cast<Token>(page)), page);
@@ -180,11 +191,11 @@ TEST(PrefixCache, ASecondSessionRunsOnlyWhatIsNew) {
     for (std::uint32_t i = 0; i < 3; ++i) {
         const auto prompt = joined(system, random_tokens(30 + i, 10 + i));
         const auto got = answer(*m, prompt), want = answer(*without, prompt);
-        EXPECT_EQ(got.n_reused, i ? 96u : 0u) << "whole pages of 16";
+        EXPECT_EQ(got.n_reused, i ? 100u : 0u) << "six pages, and four tokens of the seventh";
         EXPECT_EQ(got.n_prompt, prompt.size());
         EXPECT_EQ(got.tokens, want.tokens);
         EXPECT_EQ(want.n_reused, 0u);
-        // The same prompt again: all but what holds the last token.
+        // The same prompt again: what its full pages hold.
         EXPECT_EQ(answer(*m, prompt).n_reused, (prompt.size() - 1) / kPage * kPage);
         EXPECT_TRUE(same_bits(alone(*m, prompt), alone(*without, prompt)));
     }
@@ -206,8 +217,9 @@ TEST(PrefixCache, GeneratedTextCountsAndTheLastTokenIsAlwaysRun) {
     }
     ASSERT_EQ(all.size(), 65u);
     EXPECT_EQ(answer(*m, all).n_reused, 64u);
-    EXPECT_EQ(answer(*m, {all.data(), 64}).n_reused, 48u);
-    EXPECT_EQ(answer(*m, {all.data(), 16}).n_reused, 0u);
+    EXPECT_EQ(answer(*m, {all.data(), 64}).n_reused, 63u);
+    EXPECT_EQ(answer(*m, {all.data(), 16}).n_reused, 15u);
+    EXPECT_EQ(answer(*m, {all.data(), 1}).n_reused, 0u);
     EXPECT_EQ(answer(*m, {all.data(), 17}).n_reused, 16u);
 }
 
