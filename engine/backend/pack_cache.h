@@ -27,8 +27,8 @@ std::string pack_cache_path(const std::string& folder, const gguf::File& file);
 /// A hash of the model's heads (metadata and the tensors' names, types, shapes, places) and of up to 12 KiB of each tensor.
 std::uint64_t hash_model(const gguf::File& file);
 
-/// What tells this model from others, without its matrices: the size and the time of its files, and hash_model(). Reading every byte would cost
-/// what the cache is to save. An edit that keeps size, time, and all of those bytes goes unseen.
+/// What tells this model from others, without its matrices: the size and the time of its files, and hash_model().
+/// Reading every byte would cost what the cache is to save. An edit that keeps size, time, and all of those bytes goes unseen.
 PackFile describe_source(const gguf::File& file);
 
 /// A checksum of each, computed in pieces on all threads of the pool.
