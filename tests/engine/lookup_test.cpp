@@ -47,11 +47,10 @@ TEST(Guess, WhatFollowedTheLongestLikeness) {
     for (std::size_t i = 0; i < cycle.size(); ++i) EXPECT_EQ(cycle[i], static_cast<Token>(4 + i % 3)) << "past its own end";
 }
 
-/// Seconds of a step in the simulation: a batch costs a little more for each token.
-double cost(std::size_t n) { return 1 + 0.08 * static_cast<double>(n); }
-
-/// Time for `text` behind `prompt` when each guess is right if it is what comes, relative to plain steps.
-double simulate(const std::vector<Token>& prompt, const std::vector<Token>& text) {
+/// Time for `text` behind `prompt` when each guess is right if it is what comes, relative to plain steps; each guess makes a
+/// step longer by `slope`.
+double simulate(const std::vector<Token>& prompt, const std::vector<Token>& text, double slope = 0.08) {
+    const auto cost = [&](std::size_t n) { return 1 + slope * static_cast<double>(n); };
     Lookup l(Lookup::kMost);
     std::vector<Token> all = prompt;
     double time = 0;
@@ -83,10 +82,12 @@ TEST(Width, TextThatOnlySeemsAlikeCostsLittle) {
     std::mt19937 rng(2);
     std::vector<Token> prompt(2000), text(600);
     for (auto* v : {&prompt, &text})
-        for (Token& t : *v) t = static_cast<Token>(rng() % 12);
-    const double time = simulate(prompt, text);
-    EXPECT_GT(time, 1) << "or the simulation has nothing to lose";
-    EXPECT_LT(time, 1.03);
+        for (Token& t : *v) t = static_cast<Token>(rng() % 40);
+    for (const double slope : {0.1, 0.3, 1.0}) {
+        const double time = simulate(prompt, text, slope);
+        EXPECT_GT(time, 1) << "or the simulation has nothing to lose";
+        EXPECT_LT(time, 1.025) << slope;
+    }
 }
 
 TEST(Width, ComesBackWhenItPaysAgain) {
