@@ -41,7 +41,8 @@ static_assert(std::is_same_v<quern_token, quern::Token>);
 static_assert(QUERN_INVALID_ARGUMENT == int(Errc::invalid_argument) && QUERN_IO == int(Errc::io) &&
               QUERN_BAD_FILE == int(Errc::bad_file) && QUERN_UNSUPPORTED == int(Errc::unsupported) &&
               QUERN_OUT_OF_MEMORY == int(Errc::out_of_memory) && QUERN_CANCELLED == int(Errc::cancelled) &&
-              QUERN_CONTEXT_FULL == int(Errc::context_full) && QUERN_INTERNAL == int(Errc::internal));
+              QUERN_CONTEXT_FULL == int(Errc::context_full) && QUERN_INTERNAL == int(Errc::internal) &&
+              QUERN_QUEUE_FULL == int(Errc::queue_full) && QUERN_DEADLINE_EXCEEDED == int(Errc::deadline_exceeded));
 static_assert(QUERN_KV_F16 == int(quern::KvType::f16) && QUERN_KV_F32 == int(quern::KvType::f32));
 static_assert(QUERN_NUMA_OFF == int(quern::Numa::off) && QUERN_NUMA_INTERLEAVE == int(quern::Numa::interleave) &&
               QUERN_NUMA_LOCAL == int(quern::Numa::local));
@@ -286,9 +287,9 @@ Status convert(const quern_generate_options* in, quern::GenerateOptions& out) {
 const char* quern_version(void) { return quern::version(); }
 
 const char* quern_status_name(int status) {
-    static constexpr const char* names[] = {"ok",        "invalid_argument", "io",
-                                            "bad_file",  "unsupported",      "out_of_memory",
-                                            "cancelled", "context_full",     "internal"};
+    static constexpr const char* names[] = {
+        "ok",        "invalid_argument", "io",       "bad_file",   "unsupported",      "out_of_memory",
+        "cancelled", "context_full",     "internal", "queue_full", "deadline_exceeded"};
     const auto i = static_cast<std::size_t>(status);
     return i < std::size(names) ? names[i] : "unknown";
 }

@@ -26,7 +26,9 @@ int exit_code(const Error& error) {
         case Errc::out_of_memory: return kExitMemory;
         case Errc::cancelled: return kExitInterrupted;
         case Errc::context_full: return kExitContext;
-        case Errc::internal: break;
+        case Errc::internal:
+        case Errc::queue_full:
+        case Errc::deadline_exceeded: break;
     }
     return kExitError;
 }

@@ -19,6 +19,8 @@ enum class Errc {
     cancelled,             ///< a callback asked to stop
     context_full,          ///< no room for another token
     internal,              ///< a bug in Quern
+    queue_full,            ///< as many requests wait as may; try again later
+    deadline_exceeded,     ///< the time that the caller allowed has passed
 };
 
 /// What went wrong. `message` names the file, key, tensor or offset, and says what to do.

@@ -40,7 +40,9 @@ typedef enum quern_status {
     QUERN_OUT_OF_MEMORY = 5,    /* a limit set by the caller or the system would be passed */
     QUERN_CANCELLED = 6,        /* a callback asked to stop */
     QUERN_CONTEXT_FULL = 7,     /* no room for another token */
-    QUERN_INTERNAL = 8          /* a bug in Quern */
+    QUERN_INTERNAL = 8,         /* a bug in Quern */
+    QUERN_QUEUE_FULL = 9,       /* as many requests wait as may; try again later */
+    QUERN_DEADLINE_EXCEEDED = 10 /* the time that the caller allowed has passed */
 } quern_status;
 
 /* What went wrong. A fixed struct on the caller's stack; longer messages are cut. */
