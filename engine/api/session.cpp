@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/api/model_impl.h"
+#include "engine/api/answer.h"
 #include "engine/backend/pack_cache.h"
 #include "engine/core/clock.h"
 #include "engine/run/lookup.h"
-#include "engine/sample/stop_strings.h"
 
 namespace quern {
 
@@ -70,29 +69,24 @@ namespace {
 /// The loop behind generate(): sample, show, append, run.
 class Generation {
 public:
-    Generation(Session::Impl& s, const GenerateOptions& o, Sampler sampler, engine::StopMatcher stops)
-        : s_(s), o_(o), sampler_(std::move(sampler)), decoder_(s.model->tokenizer), stops_(std::move(stops)) {
+    Generation(Session::Impl& s, const GenerateOptions& o, Answer answer) : s_(s), o_(o), answer_(std::move(answer)) {
         if (o.lookup) lookup_.emplace(s.sequence.reserve_ahead(engine::Lookup::kMost));
     }
 
     Result<GenerateResult> run(std::span<const Token> prompt) {
         if (auto st = prefill(prompt); !st) return std::move(st).error();
-        if (!done_) {
+        if (!answer_.over()) {
             engine::Stopwatch clock;
             if (auto st = loop(); !st) return std::move(st).error();
-            r_.generate_seconds = clock.seconds();
+            answer_.result().generate_seconds = clock.seconds();
         }
-        if (r_.stop_reason != StopReason::stop_string) {
-            emit(stops_.push(decoder_.flush()));
-            emit(stops_.flush());
-        }
-        r_.n_generated = static_cast<std::uint32_t>(r_.tokens.size());
         if (lookup_) {
+            GenerateResult& r = answer_.result();
             lookup_->accepted(s_.sequence.n_taken());
-            r_.n_guessed = static_cast<std::uint32_t>(lookup_->n_guessed());
-            r_.n_accepted = static_cast<std::uint32_t>(lookup_->n_accepted());
+            r.n_guessed = static_cast<std::uint32_t>(lookup_->n_guessed());
+            r.n_accepted = static_cast<std::uint32_t>(lookup_->n_accepted());
         }
-        return std::move(r_);
+        return answer_.finish();
     }
 
 private:
@@ -102,50 +96,48 @@ private:
             if (auto st = slide(prompt.size()); !st) return st;
         const auto before = static_cast<std::uint32_t>(q.tokens().size());
         if (auto st = q.append(prompt); !st) return st;
-        r_.n_prompt = static_cast<std::uint32_t>(prompt.size());
-        r_.n_reused = prompt.empty() ? 0 : q.n_reused();
+        GenerateResult& r = answer_.result();
+        r.n_prompt = static_cast<std::uint32_t>(prompt.size());
+        r.n_reused = prompt.empty() ? 0 : q.n_reused();
         bool go = true;
         const auto on_step = [&](std::uint32_t n, std::uint32_t all) {
-            go = !o_.on_prefill || o_.on_prefill(n + r_.n_reused, all + r_.n_reused);
+            go = !o_.on_prefill || o_.on_prefill(n + r.n_reused, all + r.n_reused);
             return (go && !cancelled()) || n == all;   // behind the last step there is nothing to cut short
         };
         auto st = q.run(on_step);
         if (st) st = q.need_logits();
-        r_.prompt_seconds = clock_.seconds();
+        answer_.result().prompt_seconds = clock_.seconds();
         if (st ? !go : st.error().code == Errc::cancelled) {
-            return stop(StopReason::cancelled);
+            answer_.stop(StopReason::cancelled);
+            return {};
         }
         if (!st) q.truncate(before);
-        for (const Token t : q.tokens()) sampler_.accept(t);
+        answer_.read(q.tokens());
         return st;
     }
 
     Status loop() {
         engine::Sequence& q = s_.sequence;
-        for (std::int64_t n = 0;; ++n) {
-            if (cancelled()) return stop(StopReason::cancelled);
-            if (o_.max_tokens >= 0 && n >= o_.max_tokens) return stop(StopReason::max_tokens);
-            if (q.room() == 0 && !slides()) return stop(StopReason::context_full);
+        while (!answer_.over()) {
+            if (cancelled()) answer_.stop(StopReason::cancelled);
+            if (answer_.at_limit(slides() ? 1 : q.room())) break;
             if (q.room() == 0)
                 if (auto st = slide(0); !st) return st;
             // The token before this one is run only now, so that the last one costs no step.
             if (auto st = advance(); !st) return st;
-            if (done_) return {};
-            auto token = sampler_.sample(q.logits());
+            if (answer_.over()) break;
+            auto token = answer_.sample(q.logits());
             if (!token) return std::move(token).error();
-            if (n == 0) r_.first_token_seconds = clock_.seconds();
-            if (!o_.ignore_end_of_generation && s_.model->tokenizer->is_end_of_generation(*token)) return stop(StopReason::end_of_generation);
-            if (auto st = q.append({&*token, 1}); !st)
-                return st.error().code == Errc::context_full ? stop(StopReason::context_full) : st;
-            sampler_.accept(*token);
-            r_.tokens.push_back(*token);
-            emit(stops_.push(decoder_.push(*token)));
-            if (stops_.matched() >= 0) {
-                r_.stop_string = stops_.stop(stops_.matched());
-                return stop(StopReason::stop_string);
+            if (answer_.result().tokens.empty()) answer_.result().first_token_seconds = clock_.seconds();
+            if (answer_.over()) break;
+            if (auto st = q.append({&*token, 1}); !st) {
+                if (st.error().code != Errc::context_full) return st;
+                answer_.stop(StopReason::context_full);
+                break;
             }
-            if (done_) return {};
+            answer_.take(*token);
         }
+        return {};
     }
 
     /// Gets the logits after the last token.
@@ -153,14 +145,16 @@ private:
         engine::Sequence& q = s_.sequence;
         if (lookup_ && q.n_waiting() == 1) return advance_guessing();
         auto st = q.run([this](std::uint32_t, std::uint32_t) { return !cancelled(); });
-        return !st && st.error().code == Errc::cancelled ? stop(StopReason::cancelled) : st;
+        if (st || st.error().code != Errc::cancelled) return st;
+        answer_.stop(StopReason::cancelled);
+        return {};
     }
 
     Status advance_guessing() {
         engine::Sequence& q = s_.sequence;
         lookup_->accepted(q.n_taken());
         std::size_t room = q.room();
-        if (o_.max_tokens >= 0) room = std::min(room, static_cast<std::size_t>(o_.max_tokens) - r_.tokens.size() - 1);
+        if (o_.max_tokens >= 0) room = std::min(room, static_cast<std::size_t>(o_.max_tokens) - answer_.result().tokens.size() - 1);
         const auto guesses = lookup_->guess(q.tokens(), static_cast<std::uint32_t>(room));
         engine::Stopwatch clock;
         auto st = q.run_ahead(guesses);
@@ -182,32 +176,18 @@ private:
         const std::vector<Token> tail(q.tokens().end() - static_cast<std::ptrdiff_t>(n), q.tokens().end());
         q.truncate(static_cast<std::uint32_t>(keep));
         if (auto st = q.append(tail); !st) return st;
-        r_.n_dropped += static_cast<std::uint32_t>(rest - n);
+        answer_.result().n_dropped += static_cast<std::uint32_t>(rest - n);
         if (o_.on_slide) o_.on_slide(static_cast<std::uint32_t>(rest - n), static_cast<std::uint32_t>(keep + n));
         return {};
     }
 
-    void emit(std::string_view text) {
-        if (text.empty()) return;
-        r_.text += text;
-        if (o_.on_text && !o_.on_text(text)) (void)stop(StopReason::cancelled);
-    }
-    Status stop(StopReason reason) {
-        if (!done_) r_.stop_reason = reason;
-        done_ = true;
-        return {};
-    }
     bool cancelled() const { return s_.cancelled.load(std::memory_order_relaxed); }
 
     Session::Impl& s_;
     const GenerateOptions& o_;
-    Sampler sampler_;
-    text::StreamDecoder decoder_;
-    engine::StopMatcher stops_;
+    Answer answer_;
     std::optional<engine::Lookup> lookup_;
-    GenerateResult r_;
     engine::Stopwatch clock_;
-    bool done_ = false;
 };
 
 Status check_context(const GenerateOptions& o, std::uint32_t n_ctx) {
@@ -225,11 +205,9 @@ Result<GenerateResult> Session::generate(std::span<const Token> prompt, const Ge
     impl_->cancelled.store(false, std::memory_order_relaxed);
     if (auto s = impl_->model->need_tokenizer(); !s) return std::move(s).error();
     if (auto s = check_context(options, n_ctx()); !s) return std::move(s).error();
-    auto sampler = Sampler::create(options.sampler, impl_->model->info.n_vocab);
-    if (!sampler) return std::move(sampler).error();
-    auto stops = engine::StopMatcher::create(options.stop);
-    if (!stops) return std::move(stops).error();
-    return Generation(*impl_, options, std::move(*sampler), std::move(*stops)).run(prompt);
+    auto answer = Answer::create(*impl_->model, options);
+    if (!answer) return std::move(answer).error();
+    return Generation(*impl_, options, std::move(*answer)).run(prompt);
 }
 
 const char* to_string(StopReason r) {

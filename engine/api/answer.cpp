@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/api/answer.h"
+
+namespace quern {
+
+Answer::Answer(const Model::Impl& model, const GenerateOptions& options, Sampler sampler, engine::StopMatcher stops)
+    : options_(&options),
+      tokenizer_(model.tokenizer),
+      sampler_(std::move(sampler)),
+      decoder_(model.tokenizer),
+      stops_(std::move(stops)) {}
+
+Result<Answer> Answer::create(const Model::Impl& model, const GenerateOptions& options) {
+    if (auto s = model.need_tokenizer(); !s) return std::move(s).error();
+    auto sampler = Sampler::create(options.sampler, model.info.n_vocab);
+    if (!sampler) return std::move(sampler).error();
+    auto stops = engine::StopMatcher::create(options.stop);
+    if (!stops) return std::move(stops).error();
+    return Answer(model, options, std::move(*sampler), std::move(*stops));
+}
+
+void Answer::read(std::span<const Token> tokens) {
+    for (const Token t : tokens) sampler_.accept(t);
+}
+
+bool Answer::at_limit(std::uint32_t room) {
+    if (options_->max_tokens >= 0 && static_cast<std::int64_t>(result_.tokens.size()) >= options_->max_tokens)
+        stop(StopReason::max_tokens);
+    if (room == 0) stop(StopReason::context_full);
+    return over_;
+}
+
+Result<Token> Answer::sample(std::span<const float> logits) {
+    auto token = sampler_.sample(logits);
+    if (token && !options_->ignore_end_of_generation && tokenizer_->is_end_of_generation(*token))
+        stop(StopReason::end_of_generation);
+    return token;
+}
+
+void Answer::take(Token token) {
+    sampler_.accept(token);
+    result_.tokens.push_back(token);
+    emit(stops_.push(decoder_.push(token)));
+    if (stops_.matched() < 0) return;
+    result_.stop_string = stops_.stop(stops_.matched());
+    stop(StopReason::stop_string);
+}
+
+void Answer::emit(std::string_view text) {
+    if (text.empty()) return;
+    result_.text += text;
+    if (options_->on_text && !options_->on_text(text)) stop(StopReason::cancelled);
+}
+
+void Answer::stop(StopReason reason) {
+    if (!over_) result_.stop_reason = reason;
+    over_ = true;
+}
+
+GenerateResult Answer::finish() {
+    if (result_.stop_reason != StopReason::stop_string) {
+        emit(stops_.push(decoder_.flush()));
+        emit(stops_.flush());
+    }
+    result_.n_generated = static_cast<std::uint32_t>(result_.tokens.size());
+    return std::move(result_);
+}
+
+}  // namespace quern

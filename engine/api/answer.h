@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// What becomes of logits on the way to a GenerateResult: token, text, stop strings, callbacks. Session and Batcher run
+// their sequences in different ways and share this, so that a request is answered alike.
+#pragma once
+
+#include "engine/api/model_impl.h"
+#include "engine/sample/stop_strings.h"
+
+namespace quern {
+
+class Answer {
+public:
+    /// `options` must outlive it.
+    static Result<Answer> create(const Model::Impl& model, const GenerateOptions& options);
+
+    /// Tells the penalties what stands before the answer.
+    void read(std::span<const Token> tokens);
+    /// Whether it is over before the next token: was stopped, is as long as it may be, or has no room for a token.
+    bool at_limit(std::uint32_t room);
+    /// The next token, for take(). It counts as nothing if over(): it ended the generation.
+    Result<Token> sample(std::span<const float> logits);
+    void take(Token token);
+    /// The first reason counts.
+    void stop(StopReason reason);
+    bool over() const { return over_; }
+    GenerateResult& result() { return result_; }
+    /// Shows what was held back for stop strings, and hands the result over.
+    GenerateResult finish();
+
+private:
+    Answer(const Model::Impl& model, const GenerateOptions& options, Sampler sampler, engine::StopMatcher stops);
+    void emit(std::string_view text);
+
+    const GenerateOptions* options_;
+    std::shared_ptr<const text::Tokenizer> tokenizer_;
+    Sampler sampler_;
+    text::StreamDecoder decoder_;
+    engine::StopMatcher stops_;
+    GenerateResult result_;
+    bool over_ = false;
+};
+
+}  // namespace quern
