@@ -11,7 +11,8 @@
 
 namespace quern::engine {
 
-Sequence::Sequence(Executor& executor, std::uint32_t n_ctx) : executor_(executor), n_ctx_(n_ctx), logits_(executor.hparams().n_vocab) {
+Sequence::Sequence(Executor& executor, std::uint32_t n_ctx, bool own_logits)
+    : executor_(executor), n_ctx_(n_ctx), logits_(own_logits ? executor.hparams().n_vocab : 0) {
     tokens_.reserve(n_ctx);
     pages_.reserve(n_ctx / executor.pages().shape().page_tokens + 1);
 }
@@ -84,11 +85,14 @@ void Sequence::keep_pages(std::size_t n_tokens) {
     n_published_ = std::min(n_published_, n_run_ / static_cast<std::uint32_t>(page));
 }
 
-Status Sequence::reserve_pages(std::size_t n_tokens) {
+bool Sequence::take_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
     const std::size_t page = pool.shape().page_tokens, need = (n_tokens + page - 1) / page;
-    if (need > pages_.size() && !pool.take(static_cast<std::uint32_t>(need - pages_.size()), pages_)) return no_page(n_tokens);
-    return own_pages(n_tokens);
+    return need <= pages_.size() || pool.take(static_cast<std::uint32_t>(need - pages_.size()), pages_);
+}
+
+Status Sequence::reserve_pages(std::size_t n_tokens) {
+    return take_pages(n_tokens) ? own_pages(n_tokens) : no_page(n_tokens);
 }
 
 Status Sequence::own_pages(std::size_t n_tokens) {
@@ -304,6 +308,21 @@ Status Sequence::restore(const std::string& path, std::uint64_t model, std::stri
     has_logits_ = false;
     if (note) *note = f.note;
     return {};
+}
+
+void Sequence::add(std::span<const std::int32_t> tokens) {
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    has_logits_ = false;
+}
+
+SeqChunk Sequence::chunk(std::uint32_t first, std::uint32_t n) const {
+    return {pages_.data(), first, n, static_cast<std::int32_t>(n_run_)};
+}
+
+void Sequence::drop_cache() {
+    n_run_ = 0;
+    keep_pages(0);
+    has_logits_ = false;
 }
 
 }  // namespace quern::engine

@@ -16,7 +16,8 @@ namespace quern::engine {
 class Sequence {
 public:
     /// All memory for n_ctx tokens' bookkeeping is taken here: later steps allocate nothing.
-    Sequence(Executor& executor, std::uint32_t n_ctx);
+    /// own_logits: room for what run() gives; a scheduler has the logits of all its sequences in one place.
+    Sequence(Executor& executor, std::uint32_t n_ctx, bool own_logits = true);
     ~Sequence();
     Sequence(const Sequence&) = delete;
     Sequence& operator=(const Sequence&) = delete;
@@ -61,6 +62,19 @@ public:
     /// Becomes what the file holds; tokens behind its pages are there to be run. `note`, if not null, takes the file's. Where
     /// the file does not fit the model, is damaged, or finds no room beside what this sequence has, nothing is changed.
     Status restore(const std::string& path, std::uint64_t model, std::string* note);
+
+    // For a scheduler that runs several sequences in one step:
+    /// Appends tokens of the vocabulary, of which there are at most room(), without taking pages for them.
+    void add(std::span<const std::int32_t> tokens);
+    /// Takes the pages that the first n tokens lack; false, with nothing taken, if too few are free.
+    bool take_pages(std::size_t n);
+    /// The next n tokens to run, as the part of a batch that begins at index `first`. Their pages are there.
+    SeqChunk chunk(std::uint32_t first, std::uint32_t n) const;
+    /// The next n tokens have been run.
+    void ran(std::uint32_t n) { n_run_ += n; }
+    /// Gives all pages back and keeps the tokens.
+    void drop_cache();
+    std::uint32_t n_run() const { return n_run_; }
 
 private:
     Status reserve_pages(std::size_t n_tokens);

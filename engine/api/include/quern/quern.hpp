@@ -290,4 +290,6 @@ private:
 };
 
 }  // namespace quern
+
+#include "quern/batcher.hpp"
 #endif

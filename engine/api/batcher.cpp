@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop around the scheduler: requests in, one batch a step, answers out.
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <cstdio>
+#include <limits>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+#include "engine/api/answer.h"
+#include "engine/core/clock.h"
+#include "engine/run/scheduler.h"
+#include "formats/text.h"
+
+namespace quern {
+namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr std::uint32_t kMaxRunning = 4096, kMaxWaiting = 1 << 16;
+constexpr std::size_t kTextBytesPerToken = 8;   // room taken in advance; more makes the text grow while decoding
+
+std::string seconds_text(double s) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.4g s", s);
+    return text;
+}
+
+/// A mean and a maximum on the way.
+struct Series {
+    double sum = 0, max = 0;
+    std::uint64_t n = 0;
+
+    void add(double v, std::uint64_t count = 1) {
+        sum += v * static_cast<double>(count);
+        n += count;
+        max = std::max(max, v);
+    }
+    MeanMax get() const { return {n ? sum / static_cast<double>(n) : 0, max}; }
+};
+
+}  // namespace
+
+struct Ticket::State {
+    std::uint64_t id = 0;
+    std::atomic<bool> cancelled{false};
+    std::mutex mutex;
+    std::condition_variable changed;
+    // Under the mutex:
+    std::vector<Token> tokens;
+    RequestMetrics metrics;
+    std::optional<Result<GenerateResult>> outcome;   // final once it is there
+};
+
+std::uint64_t Ticket::id() const { return state_->id; }
+void Ticket::cancel() noexcept { state_->cancelled.store(true, std::memory_order_relaxed); }
+
+bool Ticket::done() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->outcome.has_value();
+}
+
+void Ticket::wait() const {
+    std::unique_lock lock(state_->mutex);
+    state_->changed.wait(lock, [&] { return state_->outcome.has_value(); });
+}
+
+bool Ticket::wait_for(double seconds) const {
+    // Longer than a year is for ever; the clock would overflow.
+    const std::chrono::duration<double> time(std::clamp(seconds, 0.0, 3e7));
+    std::unique_lock lock(state_->mutex);
+    return state_->changed.wait_for(lock, time, [&] { return state_->outcome.has_value(); });
+}
+
+std::vector<Token> Ticket::next_tokens(std::size_t have) const {
+    std::unique_lock lock(state_->mutex);
+    state_->changed.wait(lock, [&] { return state_->outcome.has_value() || state_->tokens.size() > have; });
+    const std::vector<Token>& t = state_->tokens;
+    return {t.begin() + static_cast<std::ptrdiff_t>(std::min(have, t.size())), t.end()};
+}
+
+const Result<GenerateResult>& Ticket::result() const {
+    wait();
+    return *state_->outcome;
+}
+
+RequestMetrics Ticket::metrics() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->metrics;
+}
+
+namespace {
+
+/// A request that is not over. Its entry is the scheduler's.
+struct Work : engine::SchedulerEntry {
+    explicit Work(Request r) : request(std::move(r)) {}
+
+    Request request;
+    std::vector<Token> prompt;
+    std::shared_ptr<Ticket::State> state;
+    std::optional<Answer> answer;                 // points into request
+    std::unique_ptr<engine::Sequence> sequence;   // from its first step on
+    double submitted = 0, deadline = kNever, started = 0, read = 0, first_token = 0;
+    RequestMetrics metrics;
+    bool prompt_read = false;
+    std::optional<Error> failure;
+
+    bool cancelled() const { return state->cancelled.load(std::memory_order_relaxed); }
+};
+
+Work& work_of(engine::SchedulerEntry& e) { return static_cast<Work&>(e); }
+
+struct Part {   // of the batch in hand
+    Work* work;
+    std::uint32_t n;
+    bool has_logits;
+};
+
+}  // namespace
+
+struct Batcher::Impl {
+    Impl(const Model& m, const BatcherOptions& o, std::uint32_t n_ctx, const engine::SchedulerLimits& limits)
+        : model(m), impl(Internals::of(model)), executor(*impl.executor), options(o), n_ctx(n_ctx), max_running(limits.max_running), scheduler(limits) {
+        const std::size_t n_vocab = executor.hparams().n_vocab;
+        logits.resize(max_running * n_vocab);
+        tokens.reserve(executor.n_batch());
+        chunks.reserve(max_running);
+        outputs.reserve(max_running);
+        batch.reserve(max_running);
+    }
+
+    ~Impl();
+
+    Result<Ticket> submit(Request request);
+    Status check(const Request& r, std::span<const Token> prompt) const;
+    Status check_queue();
+    bool step();
+    void take_inbox();
+    void end_overdue(double now);
+    void start_sequence(Work& w, double now);
+    void lose_pages(Work& w);
+    void build_batch();
+    Status run_batch();
+    void after_run(const Part& part, std::span<const float> row, double now);
+    bool next_token(Work& w, std::span<const float> row, double now);
+    void end(Work& w, Result<GenerateResult> outcome);
+    void end(Work& w);
+    void publish_queue();
+    void count_step(double seconds);
+    void loop();
+    void stop();
+    double now() const { return options.clock ? options.clock() : watch.seconds(); }
+
+    const Model model;
+    Model::Impl& impl;
+    engine::Executor& executor;
+    const BatcherOptions options;
+    const std::uint32_t n_ctx, max_running;
+    engine::Stopwatch watch;
+
+    std::mutex step_mutex;   // held for a whole step; what follows is its holder's
+    engine::Scheduler scheduler;
+    std::vector<std::unique_ptr<Work>> works, arrived;
+    std::vector<Token> tokens;
+    std::vector<engine::SeqChunk> chunks;
+    std::vector<std::uint32_t> outputs;
+    std::vector<Part> batch;
+    std::vector<float> logits;   // [max_running][n_vocab]
+
+    mutable std::mutex mutex;    // short; never held while a callback runs
+    std::condition_variable wake;
+    std::vector<std::unique_ptr<Work>> inbox;
+    std::uint64_t n_ids = 0;
+    std::size_t n_queued = 0;    // waiting behind the inbox
+    BatchMetrics totals;
+    Series queue_time, prefill_time, first_token_time, token_time;
+    std::uint64_t n_sequences = 0, n_tokens_run = 0;   // over all steps
+
+    std::thread thread;
+    std::atomic<bool> stopping{false};
+};
+
+// ---- Submitting: any thread ----
+
+Status Batcher::Impl::check(const Request& r, std::span<const Token> prompt) const {
+    if (prompt.empty()) return Error{Errc::invalid_argument, "a request needs a prompt of at least one token"};
+    const std::uint32_t n_vocab = executor.hparams().n_vocab;
+    for (std::size_t i = 0; i < prompt.size(); ++i)
+        if (prompt[i] < 0 || static_cast<std::uint32_t>(prompt[i]) >= n_vocab)
+            return Error{Errc::invalid_argument, cat("token ", prompt[i], " at index ", i, " of the prompt is outside the vocabulary of ", n_vocab)};
+    if (!(r.deadline_seconds >= 0)) return Error{Errc::invalid_argument, "deadline_seconds is negative or not a number; 0 means none"};
+    if (prompt.size() > n_ctx)
+        return Error{Errc::context_full, cat("a prompt of ", prompt.size(), " tokens can never run: a request may have ", n_ctx, " (BatcherOptions::n_ctx) and the KV cache holds ",
+                                             executor.n_ctx(), "; shorten it or load with a larger context")};
+    return {};
+}
+
+/// With the mutex held.
+Status Batcher::Impl::check_queue() {
+    const std::size_t n = n_queued + inbox.size();
+    if (n < options.max_waiting) return {};
+    ++totals.n_refused;
+    return Error{Errc::queue_full, cat("the queue is full: ", n, " requests wait, ", totals.n_running, " run; try again later or raise BatcherOptions::max_waiting (", options.max_waiting, ")")};
+}
+
+Result<Ticket> Batcher::Impl::submit(Request request) {
+    {
+        std::lock_guard lock(mutex);   // before all the work; once more behind it
+        if (auto s = check_queue(); !s) return std::move(s).error();
+    }
+    if (!request.prompt.empty() && !request.text.empty()) return Error{Errc::invalid_argument, "a request has both prompt and text; give one of them"};
+    auto w = std::make_unique<Work>(std::move(request));
+    w->prompt = std::move(w->request.prompt);
+    if (!w->request.text.empty()) {
+        auto t = model.tokenize(w->request.text, {.add_special = true});
+        if (!t) return std::move(t).error();
+        w->prompt = std::move(*t);
+    }
+    if (auto s = check(w->request, w->prompt); !s) return std::move(s).error();
+    auto answer = Answer::create(impl, w->request.options);
+    if (!answer) return std::move(answer).error();
+    w->answer.emplace(std::move(*answer));
+    w->priority = w->request.priority;
+    w->n_tokens = w->metrics.n_prompt = w->answer->result().n_prompt = static_cast<std::uint32_t>(w->prompt.size());
+    w->state = std::make_shared<Ticket::State>();
+    w->submitted = now();
+    if (w->request.deadline_seconds > 0) w->deadline = w->submitted + w->request.deadline_seconds;
+    auto state = w->state;
+    {
+        std::lock_guard lock(mutex);
+        if (auto s = check_queue(); !s) return std::move(s).error();
+        w->order = state->id = ++n_ids;
+        ++totals.n_submitted;
+        inbox.push_back(std::move(w));
+    }
+    wake.notify_one();
+    return Ticket(std::move(state));
+}
+
+// ---- Stepping: one thread at a time ----
+
+bool Batcher::Impl::step() {
+    std::lock_guard stepping(step_mutex);
+    take_inbox();
+    const double begin = now();
+    end_overdue(begin);
+    publish_queue();
+    if (scheduler.idle()) return false;
+    const engine::Scheduler::Step& plan = scheduler.plan(executor.pages().n_free());
+    for (engine::SchedulerEntry* e : plan.preempted) lose_pages(work_of(*e));
+    for (engine::SchedulerEntry* e : plan.admitted) start_sequence(work_of(*e), begin);
+    if (plan.stuck) {
+        const std::size_t page = executor.pages().shape().page_tokens;
+        end(work_of(*plan.stuck), Error{Errc::context_full, cat("the KV cache has no room for ", plan.stuck->n_tokens, " tokens: ", executor.pages().n_free() * page, " of ",
+                                                                executor.pages().n_pages() * page, " are free, the rest is held by sessions outside the batcher; end some or load with a larger context")});
+    }
+    build_batch();
+    publish_queue();
+    const Status status = batch.empty() ? Status() : run_batch();
+    scheduler.ran();
+    const double end_of_run = now();
+    const std::size_t n_vocab = executor.hparams().n_vocab;
+    std::size_t row = 0;
+    for (const Part& part : batch) {
+        if (!status) end(*part.work, status.error());
+        else after_run(part, std::span(logits).subspan(part.has_logits ? n_vocab * row++ : 0, n_vocab), end_of_run);
+    }
+    count_step(now() - begin);
+    return true;
+}
+
+void Batcher::Impl::take_inbox() {
+    {
+        std::lock_guard lock(mutex);
+        arrived.swap(inbox);
+        n_queued += arrived.size();
+    }
+    for (auto& w : arrived) {
+        scheduler.add(*w, w->request.client);
+        works.push_back(std::move(w));
+    }
+    arrived.clear();
+}
+
+void Batcher::Impl::end_overdue(double now) {
+    for (std::size_t i = works.size(); i-- > 0;) {   // end() moves the last one to where this one was
+        Work& w = *works[i];
+        if (w.cancelled()) {
+            w.answer->stop(StopReason::cancelled);
+            end(w);
+        } else if (now >= w.deadline) {
+            end(w, Error{Errc::deadline_exceeded, cat("the deadline of request ", w.state->id, ", ", seconds_text(w.request.deadline_seconds), ", has passed: after ", seconds_text(now - w.submitted), " it has ",
+                                                      w.n_run, " of ", w.prompt.size(), " prompt tokens read, and ", w.metrics.n_generated, " tokens generated")});
+        }
+    }
+}
+
+void Batcher::Impl::start_sequence(Work& w, double now) {
+    if (w.sequence) return;   // comes back from preemption
+    const std::int64_t most = w.request.options.max_tokens;
+    const auto n_prompt = static_cast<std::uint32_t>(w.prompt.size());
+    const std::uint32_t n_answer = most < 0 || most > n_ctx - n_prompt ? n_ctx - n_prompt : static_cast<std::uint32_t>(most);
+    w.sequence = std::make_unique<engine::Sequence>(executor, n_prompt + n_answer, /*own_logits=*/false);
+    w.sequence->add(w.prompt);
+    w.answer->read(w.prompt);
+    w.answer->result().tokens.reserve(n_answer);
+    w.answer->result().text.reserve(n_answer * kTextBytesPerToken);
+    w.started = now;
+    w.metrics.queue_seconds = now - w.submitted;
+    {
+        std::lock_guard lock(w.state->mutex);
+        w.state->tokens.reserve(n_answer);
+    }
+    std::lock_guard lock(mutex);
+    queue_time.add(w.metrics.queue_seconds);
+}
+
+void Batcher::Impl::lose_pages(Work& w) {
+    const std::uint32_t lost = w.sequence->n_run();
+    w.sequence->drop_cache();
+    ++w.metrics.n_preemptions;
+    w.metrics.n_recomputed += lost;
+    std::lock_guard lock(mutex);
+    ++totals.n_preemptions;
+    totals.n_recomputed += lost;
+}
+
+void Batcher::Impl::build_batch() {
+    tokens.clear();
+    chunks.clear();
+    outputs.clear();
+    batch.clear();
+    const engine::Scheduler::Step& plan = scheduler.planned();
+    for (std::size_t i = 0; i < plan.slices.size();) {
+        const auto [entry, n] = plan.slices[i];
+        Work& w = work_of(*entry);
+        // The pages were free when the step was planned; a session on another thread may have been faster.
+        if (!w.sequence->take_pages(w.n_tokens)) {
+            lose_pages(w);
+            scheduler.preempt(w);   // erases the slice
+            continue;
+        }
+        const auto first = static_cast<std::uint32_t>(tokens.size());
+        chunks.push_back(w.sequence->chunk(first, n));
+        const auto part = w.sequence->tokens().subspan(w.n_run, n);
+        tokens.insert(tokens.end(), part.begin(), part.end());
+        batch.push_back({&w, n, w.n_run + n == w.n_tokens});
+        if (batch.back().has_logits) outputs.push_back(first + n - 1);
+        ++i;
+    }
+}
+
+Status Batcher::Impl::run_batch() {
+    engine::RunArgs args;
+    args.tokens = tokens;
+    args.chunks = chunks;
+    args.outputs = outputs;
+    args.logits = logits.data();
+    args.logits_stride = executor.hparams().n_vocab;
+    return executor.run(args);
+}
+
+void Batcher::Impl::after_run(const Part& part, std::span<const float> row, double now) {
+    Work& w = *part.work;
+    w.sequence->ran(part.n);
+    if (!w.prompt_read) {
+        const auto& on_prefill = w.request.options.on_prefill;
+        const auto n_prompt = static_cast<std::uint32_t>(w.prompt.size());
+        if (on_prefill && !on_prefill(w.n_run, n_prompt)) w.answer->stop(StopReason::cancelled);
+        if (part.has_logits) {
+            w.prompt_read = true;
+            w.read = now;
+            w.metrics.prefill_seconds = w.answer->result().prompt_seconds = now - w.started;
+            std::lock_guard lock(mutex);
+            totals.n_prompt += n_prompt;
+            prefill_time.add(w.metrics.prefill_seconds);
+        }
+    }
+    if (w.answer->over() || (part.has_logits && !next_token(w, row, now))) end(w);
+}
+
+/// false: the answer is complete.
+bool Batcher::Impl::next_token(Work& w, std::span<const float> row, double now) {
+    const std::uint32_t room = n_ctx - w.n_tokens;
+    if (w.cancelled()) w.answer->stop(StopReason::cancelled);
+    if (w.answer->at_limit(room)) return false;
+    const auto token = w.answer->sample(row);
+    if (w.metrics.n_generated == 0) {
+        w.first_token = now;
+        w.metrics.first_token_seconds = w.answer->result().first_token_seconds = now - w.submitted;
+        std::lock_guard lock(mutex);
+        first_token_time.add(w.metrics.first_token_seconds);
+    }
+    if (!token) {
+        w.failure = token.error();
+        return false;
+    }
+    if (w.answer->over()) return false;
+    w.sequence->add({&*token, 1});
+    ++w.n_tokens;
+    ++w.metrics.n_generated;
+    {
+        std::lock_guard lock(w.state->mutex);
+        w.state->tokens.push_back(*token);
+        w.state->metrics = w.metrics;
+    }
+    w.state->changed.notify_all();
+    w.answer->take(*token);
+    if ((w.request.on_token && !w.request.on_token(*token)) || w.cancelled()) w.answer->stop(StopReason::cancelled);
+    return !w.answer->at_limit(room - 1);
+}
+
+void Batcher::Impl::end(Work& w) {
+    if (w.failure) end(w, *std::move(w.failure));
+    else end(w, w.answer->finish());
+}
+
+void Batcher::Impl::end(Work& w, Result<GenerateResult> outcome) {
+    const double t = now();
+    RequestMetrics& m = w.metrics;
+    m.total_seconds = t - w.submitted;
+    if (m.n_generated > 0) m.decode_seconds = t - w.first_token;
+    if (outcome && w.prompt_read) outcome->generate_seconds = t - w.read;
+    scheduler.remove(w);
+    w.sequence.reset();
+    {
+        std::lock_guard lock(mutex);
+        if (outcome) ++(outcome->stop_reason == StopReason::cancelled ? totals.n_cancelled : totals.n_finished);
+        else ++(outcome.error().code == Errc::deadline_exceeded ? totals.n_expired : totals.n_failed);
+        totals.n_generated += m.n_generated;
+        if (m.n_generated > 1) token_time.add(m.decode_seconds / (m.n_generated - 1), m.n_generated - 1);
+    }
+    {
+        std::lock_guard lock(w.state->mutex);
+        w.state->metrics = m;
+        w.state->outcome.emplace(std::move(outcome));
+    }
+    w.state->changed.notify_all();
+    const auto at = std::find_if(works.begin(), works.end(), [&](const auto& p) { return p.get() == &w; });
+    at->swap(works.back());
+    works.pop_back();
+}
+
+/// What submit() and metrics() want to know, before a step that may take long.
+void Batcher::Impl::publish_queue() {
+    std::lock_guard lock(mutex);
+    n_queued = scheduler.waiting().size();
+    totals.n_running = static_cast<std::uint32_t>(scheduler.running().size());
+    totals.pages_used = 0;
+    for (const engine::SchedulerEntry* e : scheduler.running()) totals.pages_used += e->n_pages;
+    totals.pages_peak = std::max(totals.pages_peak, totals.pages_used);
+}
+
+void Batcher::Impl::count_step(double seconds) {
+    publish_queue();
+    std::lock_guard lock(mutex);
+    totals.busy_seconds += seconds;
+    if (batch.empty()) return;
+    ++totals.n_steps;
+    n_sequences += batch.size();
+    n_tokens_run += tokens.size();
+}
+
+BatchMetrics Batcher::metrics() const {
+    const Impl& i = *impl_;
+    std::lock_guard lock(i.mutex);
+    BatchMetrics m = i.totals;
+    m.n_waiting = static_cast<std::uint32_t>(i.n_queued + i.inbox.size());
+    m.pages_total = i.executor.pages().n_pages();
+    if (m.busy_seconds > 0) {
+        m.prompt_tokens_per_second = static_cast<double>(m.n_prompt) / m.busy_seconds;
+        m.tokens_per_second = static_cast<double>(m.n_generated) / m.busy_seconds;
+    }
+    if (m.n_steps > 0) {
+        m.mean_sequences = static_cast<double>(i.n_sequences) / static_cast<double>(m.n_steps);
+        m.mean_tokens = static_cast<double>(i.n_tokens_run) / static_cast<double>(m.n_steps);
+        m.occupancy = m.mean_sequences / i.max_running;
+    }
+    m.queue_seconds = i.queue_time.get();
+    m.prefill_seconds = i.prefill_time.get();
+    m.first_token_seconds = i.first_token_time.get();
+    m.token_seconds = i.token_time.get();
+    return m;
+}
+
+// ---- The batcher's own thread, and the handle ----
+
+void Batcher::Impl::loop() {
+    for (;;) {
+        while (!stopping.load() && step()) {}
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return stopping.load() || !inbox.empty(); });
+        if (stopping.load()) return;
+    }
+}
+
+void Batcher::Impl::stop() {
+    {
+        std::lock_guard lock(mutex);   // not between the loop's look at `stopping` and its sleep
+        stopping.store(true);
+    }
+    wake.notify_all();
+    if (thread.joinable()) thread.join();
+}
+
+Batcher::Impl::~Impl() {
+    stop();
+    take_inbox();
+    while (!works.empty()) {
+        works.back()->answer->stop(StopReason::cancelled);
+        end(*works.back());
+    }
+}
+
+Batcher::Batcher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Batcher::Batcher(Batcher&&) noexcept = default;
+Batcher& Batcher::operator=(Batcher&&) noexcept = default;
+Batcher::~Batcher() = default;
+
+Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
+    const engine::Executor& e = *Internals::of(model).executor;
+    if (o.n_ctx > e.n_ctx())
+        return Error{Errc::invalid_argument, cat("BatcherOptions::n_ctx is ", o.n_ctx, ", but the KV cache holds ", e.n_ctx(), " tokens; load with a larger n_ctx")};
+    if (o.max_running == 0 || o.max_waiting == 0 || o.max_running > kMaxRunning || o.max_waiting > kMaxWaiting)
+        return Error{Errc::invalid_argument, cat("max_running is ", o.max_running, " and max_waiting ", o.max_waiting, "; they are 1 to ", kMaxRunning, " and 1 to ", kMaxWaiting)};
+    engine::SchedulerLimits limits;
+    limits.n_batch = e.n_batch();
+    limits.max_running = std::min(o.max_running, e.n_batch());
+    limits.max_prefill = o.n_prefill ? o.n_prefill : std::max(1u, e.n_batch() / 4);
+    limits.page_tokens = e.pages().shape().page_tokens;
+    return Batcher(std::make_unique<Impl>(model, o, o.n_ctx ? o.n_ctx : e.n_ctx(), limits));
+}
+
+Result<Ticket> Batcher::submit(Request request) { return impl_->submit(std::move(request)); }
+bool Batcher::step() { return impl_->step(); }
+void Batcher::run_until_idle() { while (impl_->step()) {} }
+void Batcher::stop() { impl_->stop(); }
+
+Status Batcher::start() {
+    if (impl_->thread.joinable()) return Error{Errc::invalid_argument, "the batcher has been started already"};
+    impl_->stopping.store(false);
+    try {
+        impl_->thread = std::thread([impl = impl_.get()] { impl->loop(); });
+    } catch (const std::system_error& e) {
+        return Error{Errc::io, std::string("the system refused a thread for the batcher: ") + e.what()};
+    }
+    return {};
+}
+
+std::vector<Result<GenerateResult>> generate_batch(const Model& model, std::span<const Request> requests, const BatcherOptions& options, BatchMetrics* metrics) {
+    std::vector<Result<GenerateResult>> out;
+    out.reserve(requests.size());
+    BatcherOptions o = options;
+    o.max_waiting = kMaxWaiting;
+    auto batcher = Batcher::create(model, o);
+    if (!batcher) {
+        out.assign(requests.size(), batcher.error());
+        return out;
+    }
+    std::vector<Result<Ticket>> tickets;
+    tickets.reserve(requests.size());
+    for (const Request& r : requests) {
+        tickets.push_back(batcher->submit(r));
+        if (tickets.size() % kMaxWaiting == 0) batcher->run_until_idle();
+    }
+    batcher->run_until_idle();
+    for (auto& t : tickets) {
+        if (t) out.push_back(t->result());
+        else out.push_back(std::move(t).error());
+    }
+    if (metrics) *metrics = batcher->metrics();
+    return out;
+}
+
+}  // namespace quern

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+// quern::Batcher: the answers of single sessions whatever else is in the batch; refusals, cancellation, deadlines,
+// preemption, metrics, threads.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "quern/quern.hpp"
+#include "tests/engine/counting_new.h"
+#include "tests/support/models.h"
+
+namespace quern {
+namespace {
+
+constexpr std::uint32_t kContext = 192;   // of a request, here and in the single session
+
+Model load(const char* name, std::uint32_t n_ctx, std::uint32_t n_batch = 512) {
+    auto m = Model::load((test::tiny_dir() / name).string(), {.n_threads = 2, .n_ctx = n_ctx, .n_batch = n_batch});
+    EXPECT_TRUE(m.ok()) << (m ? "" : m.error().message);
+    return *std::move(m);
+}
+Model load(std::uint32_t n_ctx = 1024, std::uint32_t n_batch = 512) { return load("llama-q4_0.gguf", n_ctx, n_batch); }
+
+Batcher make(const Model& m, BatcherOptions o = {}) {
+    if (o.n_ctx == 0) o.n_ctx = kContext;
+    auto b = Batcher::create(m, o);
+    EXPECT_TRUE(b.ok()) << (b ? "" : b.error().message);
+    return *std::move(b);
+}
+
+Ticket submit(Batcher& b, Request r) {
+    auto t = b.submit(std::move(r));
+    EXPECT_TRUE(t.ok()) << (t ? "" : t.error().message);
+    return *std::move(t);
+}
+
+/// A plain request: greedy, `max` tokens whatever they are.
+Request plain(std::vector<Token> prompt, std::int64_t max) {
+    Request r;
+    r.prompt = std::move(prompt);
+    r.options.sampler.temperature = 0;
+    r.options.max_tokens = max;
+    r.options.ignore_end_of_generation = true;
+    return r;
+}
+
+std::vector<Token> prompt_of(std::size_t n, Token first = 3) {
+    std::vector<Token> out(n);
+    std::iota(out.begin(), out.end(), first);
+    return out;
+}
+
+Request random_request(std::mt19937& random, std::uint32_t n_vocab) {
+    const auto pick = [&](std::uint32_t a, std::uint32_t b) { return a + static_cast<std::uint32_t>(random() % (b - a + 1)); };
+    Request r;
+    r.prompt.resize(pick(0, 5) ? pick(1, 60) : pick(1, kContext));
+    for (Token& t : r.prompt) t = static_cast<Token>(random() % n_vocab);
+    GenerateOptions& o = r.options;
+    o.max_tokens = pick(0, 4) ? pick(0, 40) : -1;
+    o.ignore_end_of_generation = pick(0, 1);
+    o.sampler.temperature = pick(0, 3) ? 0.9f : 0;
+    o.sampler.seed = random();
+    if (pick(0, 2) == 0) o.sampler.repeat_penalty = 1.2f;
+    if (pick(0, 3) == 0) o.sampler.typical_p = 0.8f;
+    if (pick(0, 2) == 0) o.stop = {"e", "zq"};
+    r.priority = static_cast<std::int32_t>(pick(0, 2));
+    r.client = std::string(1, static_cast<char>('a' + pick(0, 2)));
+    return r;
+}
+
+GenerateResult alone(const Model& m, const Request& r) {
+    auto s = m.new_session(kContext);
+    auto out = s->generate(r.prompt, r.options);
+    EXPECT_TRUE(out.ok()) << (out ? "" : out.error().message);
+    return *std::move(out);
+}
+
+void expect_same(const Result<GenerateResult>& got, const GenerateResult& want, std::size_t i) {
+    ASSERT_TRUE(got.ok()) << i << ": " << got.error().message;
+    EXPECT_EQ(got->tokens, want.tokens) << i;
+    EXPECT_EQ(got->text, want.text) << i;
+    EXPECT_STREQ(to_string(got->stop_reason), to_string(want.stop_reason)) << i;
+    EXPECT_EQ(got->stop_string, want.stop_string) << i;
+    EXPECT_EQ(got->n_prompt, want.n_prompt) << i;
+    EXPECT_EQ(got->n_generated, want.n_generated) << i;
+}
+
+// Wide, narrow and odd steps; a cache for all, and one of 14 pages that forces preemption.
+TEST(Batcher, GivesWhatSingleSessionsGive) {
+    std::mt19937 random(5);
+    for (const char* name : {"llama-q4_0.gguf", "llama-q5_k.gguf", "qwen2-q4_0.gguf"}) {
+        const Model reference = load(name, 512);
+        std::vector<Request> requests;
+        std::vector<GenerateResult> want;
+        for (int i = 0; i < 24; ++i) {
+            requests.push_back(random_request(random, reference.info().n_vocab));
+            if (i == 0) requests[0].options.max_tokens = 0;
+            if (i == 1) requests[1].prompt.resize(kContext, 9);   // no room for a token
+            want.push_back(alone(reference, requests.back()));
+        }
+        struct Case {
+            std::uint32_t n_ctx, n_batch, max_running, n_prefill;
+            bool preempts;
+        };
+        for (const Case& c : {Case{2048, 512, 32, 0, false}, Case{2048, 37, 5, 3, false}, Case{224, 64, 16, 64, true}}) {
+            const Model m = load(name, c.n_ctx, c.n_batch);
+            Batcher b = make(m, {.max_running = c.max_running, .max_waiting = 100, .n_prefill = c.n_prefill});
+            std::vector<std::optional<Ticket>> tickets(requests.size());
+            ASSERT_TRUE(b.start().ok());
+            std::vector<std::thread> threads;
+            for (std::size_t t = 0; t < 3; ++t)
+                threads.emplace_back([&, t] {
+                    for (std::size_t i = t; i < requests.size(); i += 3) tickets[i] = submit(b, requests[i]);
+                    for (std::size_t i = t; i < requests.size(); i += 3) tickets[i]->wait();
+                });
+            for (std::thread& t : threads) t.join();
+            for (std::size_t i = 0; i < requests.size(); ++i) expect_same(tickets[i]->result(), want[i], i);
+            const BatchMetrics metrics = b.metrics();
+            EXPECT_EQ(metrics.n_finished, requests.size());
+            EXPECT_EQ(metrics.n_preemptions > 0, c.preempts) << metrics.to_json();
+            EXPECT_LE(metrics.pages_peak, metrics.pages_total);
+            EXPECT_EQ(m.memory_report().kv_used, 0u) << "a page leaked, or is given back after the answer is out";
+        }
+    }
+}
+
+TEST(Batcher, GenerateBatchAnswersInOrder) {
+    const Model m = load();
+    std::vector<Request> requests{plain(prompt_of(5), 4), plain({}, 4), plain(prompt_of(9), 6)};
+    requests[0].text = "both";
+    requests.push_back(plain({}, 3));
+    requests.back().text = "Some text";
+    BatchMetrics metrics;
+    const auto out = generate_batch(m, requests, {.n_ctx = kContext}, &metrics);
+    ASSERT_EQ(out.size(), 4u);
+    EXPECT_NE(out[0].error().message.find("both prompt and text"), std::string::npos);
+    EXPECT_NE(out[1].error().message.find("at least one token"), std::string::npos);
+    expect_same(out[2], alone(m, requests[2]), 2);
+    requests[3].prompt = *m.tokenize("Some text", {.add_special = true});
+    expect_same(out[3], alone(m, requests[3]), 3);
+    EXPECT_EQ(metrics.n_finished, 2u);
+    EXPECT_EQ(generate_batch(m, requests, {.n_ctx = 4096})[2].error().code, Errc::invalid_argument);
+}
+
+TEST(Batcher, CallbacksSeeWhatTheResultHolds) {
+    const Model m = load(1024, 16);
+    Batcher b = make(m);
+    std::string text;
+    std::vector<Token> seen;
+    std::vector<std::uint32_t> read;
+    Request r = plain(prompt_of(40), 12);
+    r.options.on_text = [&](std::string_view t) { text += t; return true; };
+    r.options.on_prefill = [&](std::uint32_t done, std::uint32_t all) { read.push_back(done); return all == 40; };
+    r.on_token = [&](Token t) { seen.push_back(t); return true; };
+    const Ticket t = submit(b, r);
+    b.run_until_idle();
+    ASSERT_TRUE(t.result().ok());
+    EXPECT_EQ(t.result()->text, text);
+    EXPECT_EQ(t.result()->tokens, seen);
+    EXPECT_EQ(read, (std::vector<std::uint32_t>{16, 32, 40}));
+    EXPECT_EQ(t.next_tokens(10), (std::vector<Token>{seen[10], seen[11]}));
+
+    for (int which = 0; which < 3; ++which) {
+        Request stops = plain(prompt_of(40), 12);
+        if (which == 0) stops.on_token = [n = 0](Token) mutable { return ++n < 5; };
+        if (which == 1) stops.options.on_text = [](std::string_view) { return false; };
+        if (which == 2) stops.options.on_prefill = [](std::uint32_t done, std::uint32_t) { return done < 32; };
+        const Ticket stopped = submit(b, stops);
+        b.run_until_idle();
+        ASSERT_TRUE(stopped.result().ok());
+        EXPECT_EQ(stopped.result()->stop_reason, StopReason::cancelled) << which;
+        const std::size_t n = stopped.result()->tokens.size();
+        EXPECT_TRUE(which == 0 ? n == 5 : which == 1 ? n < 12 : n == 0) << which << ": " << n;
+        EXPECT_TRUE(std::equal(seen.begin(), seen.begin() + static_cast<std::ptrdiff_t>(n), stopped.result()->tokens.begin()));
+    }
+    EXPECT_EQ(m.memory_report().kv_used, 0u);
+}
+
+TEST(Batcher, CallbacksMaySubmitAndCancel) {
+    const Model m = load();
+    Batcher b = make(m);
+    std::optional<Ticket> second;
+    Ticket first = submit(b, plain(prompt_of(4), 50));
+    Request r = plain(prompt_of(6), 3);
+    r.on_token = [&](Token) {
+        if (!second) second = submit(b, plain(prompt_of(6), 3));
+        first.cancel();
+        return true;
+    };
+    const Ticket outer = submit(b, r);
+    b.run_until_idle();
+    ASSERT_TRUE(second && second->done());
+    EXPECT_EQ(second->result()->tokens, outer.result()->tokens);
+    EXPECT_EQ(first.result()->stop_reason, StopReason::cancelled);
+}
+
+TEST(Batcher, CancelsWaitingAndRunning) {
+    const Model m = load();
+    const GenerateResult whole = alone(m, plain(prompt_of(30), 60));
+    Batcher b = make(m, {.max_running = 1});
+    Ticket running = submit(b, plain(prompt_of(30), 60));
+    Ticket waiting = submit(b, plain(prompt_of(30), 60));
+    for (int i = 0; i < 8; ++i) EXPECT_TRUE(b.step());
+    EXPECT_EQ(b.metrics().n_running, 1u);
+    EXPECT_EQ(b.metrics().n_waiting, 1u);
+    waiting.cancel();
+    running.cancel();
+    b.run_until_idle();
+    ASSERT_TRUE(running.result().ok() && waiting.result().ok());
+    EXPECT_EQ(running.result()->stop_reason, StopReason::cancelled);
+    EXPECT_EQ(running.result()->tokens, std::vector<Token>(whole.tokens.begin(), whole.tokens.begin() + 8));
+    EXPECT_EQ(waiting.result()->stop_reason, StopReason::cancelled);
+    EXPECT_TRUE(waiting.result()->tokens.empty());
+    EXPECT_EQ(b.metrics().n_cancelled, 2u);
+    EXPECT_EQ(m.memory_report().kv_used, 0u);
+    waiting.cancel();   // too late, and harmless
+    EXPECT_FALSE(b.step());
+}
+
+TEST(Batcher, CancelledFromOtherThreadsAtAnyTime) {
+    const Model m = load(256);
+    Batcher b = make(m, {.max_running = 8});
+    std::vector<std::vector<Token>> want;
+    std::vector<Ticket> tickets;
+    for (Token i = 0; i < 12; ++i) want.push_back(alone(m, plain(prompt_of(20, 10 + i), 100)).tokens);
+    for (Token i = 0; i < 12; ++i) tickets.push_back(submit(b, plain(prompt_of(20, 10 + i), 100)));
+    ASSERT_TRUE(b.start().ok());
+    std::vector<std::thread> threads;
+    for (std::size_t t = 0; t < 3; ++t)
+        threads.emplace_back([&, t] {
+            for (std::size_t i = t; i < tickets.size(); i += 3) {
+                (void)tickets[i].next_tokens(i);   // as soon as it has more than i
+                if (i % 2) tickets[i].cancel();
+            }
+        });
+    for (std::thread& t : threads) t.join();
+    for (std::size_t i = 0; i < tickets.size(); ++i) {
+        ASSERT_TRUE(tickets[i].result().ok());
+        const std::vector<Token>&whole = want[i], &got = tickets[i].result()->tokens;
+        ASSERT_LE(got.size(), whole.size());
+        EXPECT_GE(got.size(), i % 2 ? i + 1 : whole.size());
+        EXPECT_TRUE(std::equal(got.begin(), got.end(), whole.begin())) << i;
+    }
+    b.stop();
+    EXPECT_EQ(m.memory_report().kv_used, 0u);
+}
+
+TEST(Batcher, DeadlinesByAClockOfTheCallers) {
+    const Model m = load();
+    double time = 100;
+    Batcher b = make(m, {.max_running = 1, .clock = [&] { return time; }});
+    Request r = plain(prompt_of(5), 50);
+    r.deadline_seconds = 2;
+    const Ticket running = submit(b, r), waiting = submit(b, r);
+    r.deadline_seconds = 4;
+    r.options.max_tokens = 3;
+    const Ticket later = submit(b, r);
+    b.step();
+    time = 101.5;
+    b.step();
+    EXPECT_FALSE(running.done() || waiting.done());
+    time = 102;
+    b.step();
+    ASSERT_TRUE(running.done() && waiting.done());
+    for (const Ticket* t : {&running, &waiting}) {
+        ASSERT_FALSE(t->result().ok());
+        EXPECT_EQ(t->result().error().code, Errc::deadline_exceeded);
+    }
+    EXPECT_NE(running.result().error().message.find("the deadline of request 1, 2 s, has passed: after 2 s it has 6 of 5 prompt"), std::string::npos) << running.result().error().message;
+    EXPECT_NE(waiting.result().error().message.find("0 of 5 prompt tokens read, and 0 tokens"), std::string::npos);
+    EXPECT_EQ(running.next_tokens(0).size(), 2u) << "what there was can still be had";
+    b.run_until_idle();
+    ASSERT_TRUE(later.result().ok()) << later.result().error().message;
+    EXPECT_EQ(later.metrics().queue_seconds, 2);
+    EXPECT_EQ(b.metrics().n_expired, 2u);
+    r.deadline_seconds = -1;
+    EXPECT_EQ(b.submit(r).error().code, Errc::invalid_argument);
+}
+
+TEST(Batcher, RefusesWithNumbers) {
+    const Model m = load(256);
+    Batcher b = make(m, {.n_ctx = 128, .max_running = 1, .max_waiting = 2});
+    auto refused = [&](Request r, Errc code, const char* words) {
+        const auto t = b.submit(std::move(r));
+        ASSERT_FALSE(t.ok());
+        EXPECT_EQ(t.error().code, code) << t.error().message;
+        EXPECT_NE(t.error().message.find(words), std::string::npos) << t.error().message;
+    };
+    refused(plain(prompt_of(129), 1), Errc::context_full, "a prompt of 129 tokens can never run: a request may have 128");
+    refused(plain({1, -1}, 1), Errc::invalid_argument, "token -1 at index 1");
+    Request bad = plain({1}, 1);
+    bad.options.sampler.top_p = -1;
+    refused(bad, Errc::invalid_argument, "top_p");
+    bad = plain({1}, 1);
+    bad.options.stop = {""};
+    refused(bad, Errc::invalid_argument, "stop string");
+    for (int i = 0; i < 2; ++i) submit(b, plain(prompt_of(4), 9));
+    refused(plain(prompt_of(4), 9), Errc::queue_full, "the queue is full: 2 requests wait, 0 run; try again later");
+    b.step();
+    submit(b, plain(prompt_of(4), 9));
+    refused(plain(prompt_of(4), 9), Errc::queue_full, "2 requests wait, 1 run");
+    b.run_until_idle();
+    EXPECT_EQ(b.metrics().n_finished, 3u);
+    EXPECT_EQ(b.metrics().n_refused, 2u);
+    EXPECT_EQ(Batcher::create(m, {.n_ctx = 257}).error().code, Errc::invalid_argument);
+    EXPECT_EQ(Batcher::create(m, {.max_running = 0}).error().code, Errc::invalid_argument);
+    EXPECT_EQ(Batcher::create(m, {.max_waiting = 0}).error().code, Errc::invalid_argument);
+}
+
+TEST(Batcher, SessionsBesideItTakePagesToo) {
+    const Model m = load(256);
+    Batcher b = make(m);
+    const Request r = plain(prompt_of(30), 80);
+    const GenerateResult want = alone(m, r);
+    auto s = m.new_session();
+    ASSERT_TRUE(s->decode(prompt_of(230, 0)).ok());   // leaves one page
+    const Ticket none = submit(b, r);
+    b.run_until_idle();
+    ASSERT_FALSE(none.result().ok());
+    EXPECT_EQ(none.result().error().code, Errc::context_full);
+    EXPECT_NE(none.result().error().message.find("no room for 30 tokens: 16 of 256 are free"), std::string::npos) << none.result().error().message;
+    ASSERT_TRUE(s->truncate(180).ok());   // four pages: enough to begin, not to end
+    const Ticket part = submit(b, r);
+    b.run_until_idle();
+    ASSERT_FALSE(part.result().ok());
+    EXPECT_EQ(part.next_tokens(0), std::vector<Token>(want.tokens.begin(), want.tokens.begin() + 35)) << "64 positions, and a token behind the last";
+    ASSERT_TRUE(s->truncate(0).ok());
+    const Ticket all = submit(b, r);
+    b.run_until_idle();
+    expect_same(all.result(), want, 0);
+}
+
+TEST(Batcher, ItsOwnThreadSleepsStopsAndGoesOn) {
+    const Model m = load();
+    std::optional<Ticket> left;
+    {
+        Batcher b = make(m, {.max_running = 1});
+        ASSERT_TRUE(b.start().ok());
+        EXPECT_EQ(b.start().error().code, Errc::invalid_argument);
+        const Ticket a = submit(b, plain(prompt_of(4), 5));
+        a.wait();
+        const Ticket c = submit(b, plain(prompt_of(4), 5));   // wakes it up
+        EXPECT_EQ(c.result()->tokens, a.result()->tokens);
+        b.stop();
+        b.stop();
+        const Ticket d = submit(b, plain(prompt_of(4), 5));
+        EXPECT_FALSE(d.wait_for(0));
+        Batcher moved = std::move(b);
+        ASSERT_TRUE(moved.start().ok());
+        EXPECT_TRUE(d.wait_for(1e9));
+        EXPECT_EQ(d.result()->tokens, a.result()->tokens);
+        moved.stop();
+        left = submit(moved, plain(prompt_of(4), 5));
+    }
+    ASSERT_TRUE(left->done()) << "whoever waits would wait for ever";
+    EXPECT_EQ(left->result()->stop_reason, StopReason::cancelled);
+}
+
+TEST(Batcher, ADecodeStepAllocatesNothing) {
+#ifdef QUERN_TEST_SANITIZED
+    GTEST_SKIP() << "sanitizers bring their own operator new";
+#endif
+    const Model m = load();
+    Batcher b = make(m);
+    for (Token i = 0; i < 5; ++i) {
+        Request r = plain(prompt_of(20, i), 120);
+        r.options.sampler.temperature = 0.8f;
+        r.options.sampler.repeat_penalty = 1.1f;
+        r.options.stop = {"never there"};
+        submit(b, r);
+    }
+    for (int i = 0; i < 15; ++i) b.step();   // the pieces of text have found their size
+    const auto before = test::allocation_count();
+    for (int i = 0; i < 90; ++i) b.step();   // past a page
+    EXPECT_EQ(test::allocation_count(), before);
+    EXPECT_EQ(b.metrics().n_running, 5u);
+}
+
+TEST(Batcher, Metrics) {
+    const Model m = load(1024, 32);
+    double time = 0;
+    Batcher b = make(m, {.max_running = 4, .clock = [&] { return time += 1; }});
+    const Ticket a = submit(b, plain(prompt_of(40), 5)), c = submit(b, plain(prompt_of(8), 2));
+    b.run_until_idle();
+    const RequestMetrics r = a.metrics();
+    EXPECT_EQ(r.n_prompt, 40u);
+    EXPECT_EQ(r.n_generated, 5u);
+    EXPECT_GT(r.queue_seconds, 0);
+    EXPECT_EQ(r.first_token_seconds, r.queue_seconds + r.prefill_seconds);
+    EXPECT_EQ(r.total_seconds, r.first_token_seconds + r.decode_seconds);
+    EXPECT_EQ(a.result()->first_token_seconds, r.first_token_seconds);
+    EXPECT_EQ(nlohmann::json::parse(r.to_json())["decode_seconds"], r.decode_seconds);
+    const BatchMetrics t = b.metrics();
+    EXPECT_EQ(t.n_prompt, 48u);
+    EXPECT_EQ(t.n_generated, 7u);
+    EXPECT_EQ(t.n_steps, 6u) << "32; 8 and 8; then a token a step of the four left, that of the other among them";
+    EXPECT_DOUBLE_EQ(t.mean_tokens, (32 + 16 + 2 + 3) / 6.0);
+    EXPECT_DOUBLE_EQ(t.mean_sequences, (1 + 2 + 2 + 3) / 6.0);
+    EXPECT_DOUBLE_EQ(t.occupancy, t.mean_sequences / 4);
+    EXPECT_EQ(t.pages_peak, 4u);
+    EXPECT_EQ(t.pages_used, 0u);
+    EXPECT_EQ(t.queue_seconds.max, c.metrics().queue_seconds);
+    const auto json = nlohmann::json::parse(t.to_json());
+    EXPECT_EQ(json["n_finished"], 2);
+    EXPECT_EQ(json["first_token_seconds"]["mean"], t.first_token_seconds.mean);
+}
+
+}  // namespace
+}  // namespace quern
