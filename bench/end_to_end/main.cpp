@@ -13,6 +13,7 @@
 #include "bench/end_to_end/compare.h"
 #include "bench/end_to_end/measure.h"
 #include "bench/end_to_end/presets.h"
+#include "bench/end_to_end/server.h"
 #include "engine/core/topology.h"
 #include "tools/common/options.h"
 #include "tools/common/process.h"
@@ -31,6 +32,7 @@ struct Flags {
     std::vector<std::string> models, k_types, v_types, kv_types{"f16"};
     std::vector<std::uint32_t> n_prompt{512}, n_gen{128}, n_depth{0}, n_batch{512};
     std::vector<std::uint32_t> n_streams;  // not empty: -p and -n are each stream's
+    std::uint32_t n_requests = 32;
     std::vector<std::string> prompt_and_gen;
     std::vector<int> n_threads{0};
     Repeat repeat;
@@ -154,9 +156,11 @@ private:
     bool may_measure() const { return f_.preset.empty() || f_.preset == "latency"; }
 
     Status run_tests(const Model& model, const ModelCost& cost, const Setup& setup, Threads threads) {
-        if (f_.preset == "latency" || f_.preset == "memory") {
+        if (f_.preset == "latency" || f_.preset == "memory" || f_.preset == "server") {
             auto lines = f_.preset == "memory"
                              ? memory(model, setup, threads, f_.n_depth, progress_)
+                         : f_.preset == "server"
+                             ? server(model, setup, threads, f_.n_requests, f_.repeat, progress_)
                              : latency(model, setup, threads, f_.n_gen.front(), f_.repeat, progress_);
             if (!lines) return std::move(lines).error();
             lines_.insert(lines_.end(), lines->begin(), lines->end());
@@ -191,6 +195,7 @@ private:
     std::uint32_t context() const {
         if (f_.preset == "latency") return latency_n_ctx(f_.n_gen.front());
         if (f_.preset == "memory") return f_.n_depth.back();
+        if (f_.preset == "server") return server_n_ctx(f_.n_requests);
         std::uint32_t most = 0;
         for (const Test& t : tests_) most = std::max(most, n_ctx(t));
         return most;
@@ -230,6 +235,7 @@ void set_defaults(const CLI::App& app, Flags& f) {
         set("--n-gen", f.n_gen, Counts{0});
         set("--batch-size", f.n_batch, Counts{1024});
     }
+    if (f.preset == "server" && app.count("--repetitions") == 0) f.repeat.repetitions = 1;
     if (f.preset == "memory") {
         set("--n-depth", f.n_depth, Counts{512, 1024, 2048, 4096, 8192});
         std::sort(f.n_depth.begin(), f.n_depth.end());
@@ -291,6 +297,9 @@ void add_flags(CLI::App& app, Flags& f) {
     counts("-d,--n-depth", f.n_depth, 0, kMostTokens, "Tokens already in the context");
     counts("--streams", f.n_streams, 1, kMostStreams,
            "So many sequences, each of -p prompt tokens, write -n tokens in lockstep (also -npl)");
+    app.add_option("--requests", f.n_requests, "How many requests --preset server has")
+        ->check(CLI::Range(1u, kMostStreams))
+        ->capture_default_str();
     counts("-t,--threads", f.n_threads, 0, 4096, "Threads; 0: one a physical core");
     counts("-b,--batch-size", f.n_batch, 1, 4096, "Most prompt tokens in one step");
     const CLI::IsMember kv_types({"f16", "f32"});
@@ -308,8 +317,9 @@ void add_flags(CLI::App& app, Flags& f) {
     app.add_option(
            "--preset", f.preset,
            "latency: five prompts, time to the first and to each token; memory: contexts (-d); throughput: prompts of "
-           "32 to 1024; threads: 1 to all; quants: several -m beside each other")
-        ->check(CLI::IsMember({"latency", "memory", "throughput", "threads", "quants"}));
+           "32 to 1024; threads: 1 to all; quants: several -m beside each other; server: many requests (--requests) "
+           "through the batcher and one after another")
+        ->check(CLI::IsMember({"latency", "memory", "throughput", "threads", "quants", "server"}));
     app.add_option("--compare", f.compare,
                    "Two files of results (-o json): speeds of B over A, and whether that is more than noise")
         ->expected(2)

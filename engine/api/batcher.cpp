@@ -124,7 +124,7 @@ struct Batcher::Impl {
         : model(m), impl(Internals::of(model)), executor(*impl.executor), options(o), n_ctx(n_ctx), max_running(limits.max_running), scheduler(limits) {
         const std::size_t n_vocab = executor.hparams().n_vocab;
         logits.resize(max_running * n_vocab);
-        tokens.reserve(executor.n_batch());
+        tokens.reserve(limits.n_batch);
         chunks.reserve(max_running);
         outputs.reserve(max_running);
         batch.reserve(max_running);
@@ -525,9 +525,9 @@ Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
     if (o.max_running == 0 || o.max_waiting == 0 || o.max_running > kMaxRunning || o.max_waiting > kMaxWaiting)
         return Error{Errc::invalid_argument, cat("max_running is ", o.max_running, " and max_waiting ", o.max_waiting, "; they are 1 to ", kMaxRunning, " and 1 to ", kMaxWaiting)};
     engine::SchedulerLimits limits;
-    limits.n_batch = e.n_batch();
-    limits.max_running = std::min(o.max_running, e.n_batch());
-    limits.max_prefill = o.n_prefill ? o.n_prefill : std::max(1u, e.n_batch() / 4);
+    limits.n_batch = e.n_batch();   // may change later; what fits now will fit then
+    limits.max_running = std::min(o.max_running, limits.n_batch);
+    limits.max_prefill = o.n_prefill ? o.n_prefill : std::max(1u, limits.n_batch / 4);
     limits.page_tokens = e.pages().shape().page_tokens;
     return Batcher(std::make_unique<Impl>(model, o, o.n_ctx ? o.n_ctx : e.n_ctx(), limits));
 }

@@ -208,6 +208,14 @@ class Presets(unittest.TestCase):
             self.assertGreater(r["resident_bytes"], r["kv_bytes"])
         self.assertEqual([r["n_ctx"] for r in self.preset("memory")], [512, 1024, 2048, 4096, 8192])
 
+    def test_server(self):
+        row, = run_json("bench", "-m", MODEL, "--preset", "server", "--requests", "3", "-o", "json")
+        self.assertEqual((row["preset"], row["n_requests"]), ("server", 3))
+        self.assertEqual((row["batcher"]["n_finished"], row["batcher"]["n_failed"]), (3, 0))
+        self.assertEqual(row["batcher"]["n_generated"], row["n_gen"])
+        self.assertTrue(3 * 64 <= row["n_prompt"] <= 3 * 1024 and 3 * 32 <= row["n_gen"] <= 3 * 256)
+        self.assertAlmostEqual(row["ratio"], row["alone_seconds"] / row["batched_seconds"], places=6)
+
     def test_throughput(self):
         rows = self.preset("throughput")
         self.assertEqual([(r["n_prompt"], r["n_gen"], r["n_batch"]) for r in rows],
