@@ -20,8 +20,8 @@ constexpr std::uint32_t kLeastPrompt = 64, kMostPrompt = 1024, kLeastAnswer = 32
 struct Run {
     double seconds = 0;
     std::vector<std::vector<Token>> answers;
-    std::vector<double> first_token_ms;   // from when all were there
-    BatchMetrics metrics;                 // of the batcher
+    std::vector<double> first_token_ms;  // from when all were there
+    BatchMetrics metrics;                // of the batcher
 };
 
 /// The same for the same n_vocab.
@@ -125,7 +125,8 @@ Result<std::vector<Line>> server(const Model& model, const Setup& setup, Threads
     if (Status s = model.set_threads(threads.decode, threads.prefill); !s) return std::move(s).error();
     const std::vector<Request> requests = make_requests(n_requests, model.info().n_vocab);
     if (repeat.warmup)
-        if (auto run = one_after_another(model, std::span(requests).first(1), progress); !run) return std::move(run).error();
+        if (auto run = one_after_another(model, std::span(requests).first(1), progress); !run)
+            return std::move(run).error();
     std::optional<Run> alone, batch;
     for (int i = 0; i < repeat.repetitions; ++i) {
         auto a = one_after_another(model, requests, progress);

@@ -12,8 +12,9 @@ namespace quern::bench {
 /// A context that holds as many of them as the batcher runs at a time.
 std::uint32_t server_n_ctx(std::uint32_t n_requests);
 
-/// Seconds for n_requests with random prompts of 64 to 1,024 tokens and greedy answers of 32 to 256, by a session one after another and by the batcher: the best of the repetitions. Other
-/// tokens from one than from the other are Errc::internal.
+/// Seconds for n_requests with random prompts of 64 to 1,024 tokens and greedy answers of 32 to 256, by a session one
+/// after another and by the batcher: the best of the repetitions. Other tokens from one than from the other are
+/// Errc::internal.
 Result<std::vector<Line>> server(const Model& model, const Setup& setup, Threads threads, std::uint32_t n_requests,
                                  const Repeat& repeat, tools::Progress& progress);
 

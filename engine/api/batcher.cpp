@@ -19,7 +19,7 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr std::uint32_t kMaxRunning = 4096, kMaxWaiting = 1 << 16;
-constexpr std::size_t kTextBytesPerToken = 8;   // room taken in advance; more makes the text grow while decoding
+constexpr std::size_t kTextBytesPerToken = 8;  // room taken in advance; more makes the text grow while decoding
 
 std::string seconds_text(double s) {
     char text[32];
@@ -50,7 +50,7 @@ struct Ticket::State {
     // Under the mutex:
     std::vector<Token> tokens;
     RequestMetrics metrics;
-    std::optional<Result<GenerateResult>> outcome;   // final once it is there
+    std::optional<Result<GenerateResult>> outcome;  // final once it is there
 };
 
 std::uint64_t Ticket::id() const { return state_->id; }
@@ -99,8 +99,8 @@ struct Work : engine::SchedulerEntry {
     Request request;
     std::vector<Token> prompt;
     std::shared_ptr<Ticket::State> state;
-    std::optional<Answer> answer;                 // points into request
-    std::unique_ptr<engine::Sequence> sequence;   // from its first step on
+    std::optional<Answer> answer;                // points into request
+    std::unique_ptr<engine::Sequence> sequence;  // from its first step on
     double submitted = 0, deadline = kNever, started = 0, read = 0, first_token = 0;
     RequestMetrics metrics;
     bool prompt_read = false;
@@ -111,7 +111,7 @@ struct Work : engine::SchedulerEntry {
 
 Work& work_of(engine::SchedulerEntry& e) { return static_cast<Work&>(e); }
 
-struct Part {   // of the batch in hand
+struct Part {  // of the batch in hand
     Work* work;
     std::uint32_t n;
     bool has_logits;
@@ -121,7 +121,13 @@ struct Part {   // of the batch in hand
 
 struct Batcher::Impl {
     Impl(const Model& m, const BatcherOptions& o, std::uint32_t n_ctx, const engine::SchedulerLimits& limits)
-        : model(m), impl(Internals::of(model)), executor(*impl.executor), options(o), n_ctx(n_ctx), max_running(limits.max_running), scheduler(limits) {
+        : model(m),
+          impl(Internals::of(model)),
+          executor(*impl.executor),
+          options(o),
+          n_ctx(n_ctx),
+          max_running(limits.max_running),
+          scheduler(limits) {
         const std::size_t n_vocab = executor.hparams().n_vocab;
         logits.resize(max_running * n_vocab);
         tokens.reserve(limits.n_batch);
@@ -159,23 +165,23 @@ struct Batcher::Impl {
     const std::uint32_t n_ctx, max_running;
     engine::Stopwatch watch;
 
-    std::mutex step_mutex;   // held for a whole step; what follows is its holder's
+    std::mutex step_mutex;  // held for a whole step; what follows is its holder's
     engine::Scheduler scheduler;
     std::vector<std::unique_ptr<Work>> works, arrived;
     std::vector<Token> tokens;
     std::vector<engine::SeqChunk> chunks;
     std::vector<std::uint32_t> outputs;
     std::vector<Part> batch;
-    std::vector<float> logits;   // [max_running][n_vocab]
+    std::vector<float> logits;  // [max_running][n_vocab]
 
-    mutable std::mutex mutex;    // short; never held while a callback runs
+    mutable std::mutex mutex;  // short; never held while a callback runs
     std::condition_variable wake;
     std::vector<std::unique_ptr<Work>> inbox;
     std::uint64_t n_ids = 0;
-    std::size_t n_queued = 0;    // waiting behind the inbox
+    std::size_t n_queued = 0;  // waiting behind the inbox
     BatchMetrics totals;
     Series queue_time, prefill_time, first_token_time, token_time;
-    std::uint64_t n_sequences = 0, n_tokens_run = 0;   // over all steps
+    std::uint64_t n_sequences = 0, n_tokens_run = 0;  // over all steps
 
     std::thread thread;
     std::atomic<bool> stopping{false};
@@ -188,11 +194,15 @@ Status Batcher::Impl::check(const Request& r, std::span<const Token> prompt) con
     const std::uint32_t n_vocab = executor.hparams().n_vocab;
     for (std::size_t i = 0; i < prompt.size(); ++i)
         if (prompt[i] < 0 || static_cast<std::uint32_t>(prompt[i]) >= n_vocab)
-            return Error{Errc::invalid_argument, cat("token ", prompt[i], " at index ", i, " of the prompt is outside the vocabulary of ", n_vocab)};
-    if (!(r.deadline_seconds >= 0)) return Error{Errc::invalid_argument, "deadline_seconds is negative or not a number; 0 means none"};
+            return Error{Errc::invalid_argument, cat("token ", prompt[i], " at index ", i,
+                                                     " of the prompt is outside the vocabulary of ", n_vocab)};
+    if (!(r.deadline_seconds >= 0))
+        return Error{Errc::invalid_argument, "deadline_seconds is negative or not a number; 0 means none"};
     if (prompt.size() > n_ctx)
-        return Error{Errc::context_full, cat("a prompt of ", prompt.size(), " tokens can never run: a request may have ", n_ctx, " (BatcherOptions::n_ctx) and the KV cache holds ",
-                                             executor.n_ctx(), "; shorten it or load with a larger context")};
+        return Error{Errc::context_full,
+                     cat("a prompt of ", prompt.size(), " tokens can never run: a request may have ", n_ctx,
+                         " (BatcherOptions::n_ctx) and the KV cache holds ", executor.n_ctx(),
+                         "; shorten it or load with a larger context")};
     return {};
 }
 
@@ -201,15 +211,18 @@ Status Batcher::Impl::check_queue() {
     const std::size_t n = n_queued + inbox.size();
     if (n < options.max_waiting) return {};
     ++totals.n_refused;
-    return Error{Errc::queue_full, cat("the queue is full: ", n, " requests wait, ", totals.n_running, " run; try again later or raise BatcherOptions::max_waiting (", options.max_waiting, ")")};
+    return Error{Errc::queue_full,
+                 cat("the queue is full: ", n, " requests wait, ", totals.n_running,
+                     " run; try again later or raise BatcherOptions::max_waiting (", options.max_waiting, ")")};
 }
 
 Result<Ticket> Batcher::Impl::submit(Request request) {
     {
-        std::lock_guard lock(mutex);   // before all the work; once more behind it
+        std::lock_guard lock(mutex);  // before all the work; once more behind it
         if (auto s = check_queue(); !s) return std::move(s).error();
     }
-    if (!request.prompt.empty() && !request.text.empty()) return Error{Errc::invalid_argument, "a request has both prompt and text; give one of them"};
+    if (!request.prompt.empty() && !request.text.empty())
+        return Error{Errc::invalid_argument, "a request has both prompt and text; give one of them"};
     auto w = std::make_unique<Work>(std::move(request));
     w->prompt = std::move(w->request.prompt);
     if (!w->request.text.empty()) {
@@ -252,8 +265,11 @@ bool Batcher::Impl::step() {
     for (engine::SchedulerEntry* e : plan.admitted) start_sequence(work_of(*e), begin);
     if (plan.stuck) {
         const std::size_t page = executor.pages().shape().page_tokens;
-        end(work_of(*plan.stuck), Error{Errc::context_full, cat("the KV cache has no room for ", plan.stuck->n_tokens, " tokens: ", executor.pages().n_free() * page, " of ",
-                                                                executor.pages().n_pages() * page, " are free, the rest is held by sessions outside the batcher; end some or load with a larger context")});
+        end(work_of(*plan.stuck), Error{Errc::context_full, cat("the KV cache has no room for ", plan.stuck->n_tokens,
+                                                                " tokens: ", executor.pages().n_free() * page, " of ",
+                                                                executor.pages().n_pages() * page,
+                                                                " are free, the rest is held by sessions outside the "
+                                                                "batcher; end some or load with a larger context")});
     }
     build_batch();
     publish_queue();
@@ -263,8 +279,10 @@ bool Batcher::Impl::step() {
     const std::size_t n_vocab = executor.hparams().n_vocab;
     std::size_t row = 0;
     for (const Part& part : batch) {
-        if (!status) end(*part.work, status.error());
-        else after_run(part, std::span(logits).subspan(part.has_logits ? n_vocab * row++ : 0, n_vocab), end_of_run);
+        if (!status)
+            end(*part.work, status.error());
+        else
+            after_run(part, std::span(logits).subspan(part.has_logits ? n_vocab * row++ : 0, n_vocab), end_of_run);
     }
     count_step(now() - begin);
     return true;
@@ -284,23 +302,27 @@ void Batcher::Impl::take_inbox() {
 }
 
 void Batcher::Impl::end_overdue(double now) {
-    for (std::size_t i = works.size(); i-- > 0;) {   // end() moves the last one to where this one was
+    for (std::size_t i = works.size(); i-- > 0;) {  // end() moves the last one to where this one was
         Work& w = *works[i];
         if (w.cancelled()) {
             w.answer->stop(StopReason::cancelled);
             end(w);
         } else if (now >= w.deadline) {
-            end(w, Error{Errc::deadline_exceeded, cat("the deadline of request ", w.state->id, ", ", seconds_text(w.request.deadline_seconds), ", has passed: after ", seconds_text(now - w.submitted), " it has ",
-                                                      w.n_run, " of ", w.prompt.size(), " prompt tokens read, and ", w.metrics.n_generated, " tokens generated")});
+            end(w,
+                Error{Errc::deadline_exceeded,
+                      cat("the deadline of request ", w.state->id, ", ", seconds_text(w.request.deadline_seconds),
+                          ", has passed: after ", seconds_text(now - w.submitted), " it has ", w.n_run, " of ",
+                          w.prompt.size(), " prompt tokens read, and ", w.metrics.n_generated, " tokens generated")});
         }
     }
 }
 
 void Batcher::Impl::start_sequence(Work& w, double now) {
-    if (w.sequence) return;   // comes back from preemption
+    if (w.sequence) return;  // comes back from preemption
     const std::int64_t most = w.request.options.max_tokens;
     const auto n_prompt = static_cast<std::uint32_t>(w.prompt.size());
-    const std::uint32_t n_answer = most < 0 || most > n_ctx - n_prompt ? n_ctx - n_prompt : static_cast<std::uint32_t>(most);
+    const std::uint32_t n_answer =
+        most < 0 || most > n_ctx - n_prompt ? n_ctx - n_prompt : static_cast<std::uint32_t>(most);
     w.sequence = std::make_unique<engine::Sequence>(executor, n_prompt + n_answer, /*own_logits=*/false);
     w.sequence->add(w.prompt);
     w.answer->read(w.prompt);
@@ -338,7 +360,7 @@ void Batcher::Impl::build_batch() {
         // The pages were free when the step was planned; a session on another thread may have been faster.
         if (!w.sequence->take_pages(w.n_tokens)) {
             lose_pages(w);
-            scheduler.preempt(w);   // erases the slice
+            scheduler.preempt(w);  // erases the slice
             continue;
         }
         const auto first = static_cast<std::uint32_t>(tokens.size());
@@ -412,8 +434,10 @@ bool Batcher::Impl::next_token(Work& w, std::span<const float> row, double now) 
 }
 
 void Batcher::Impl::end(Work& w) {
-    if (w.failure) end(w, *std::move(w.failure));
-    else end(w, w.answer->finish());
+    if (w.failure)
+        end(w, *std::move(w.failure));
+    else
+        end(w, w.answer->finish());
 }
 
 void Batcher::Impl::end(Work& w, Result<GenerateResult> outcome) {
@@ -426,8 +450,10 @@ void Batcher::Impl::end(Work& w, Result<GenerateResult> outcome) {
     w.sequence.reset();
     {
         std::lock_guard lock(mutex);
-        if (outcome) ++(outcome->stop_reason == StopReason::cancelled ? totals.n_cancelled : totals.n_finished);
-        else ++(outcome.error().code == Errc::deadline_exceeded ? totals.n_expired : totals.n_failed);
+        if (outcome)
+            ++(outcome->stop_reason == StopReason::cancelled ? totals.n_cancelled : totals.n_finished);
+        else
+            ++(outcome.error().code == Errc::deadline_exceeded ? totals.n_expired : totals.n_failed);
         totals.n_generated += m.n_generated;
         if (m.n_generated > 1) token_time.add(m.decode_seconds / (m.n_generated - 1), m.n_generated - 1);
     }
@@ -488,7 +514,8 @@ BatchMetrics Batcher::metrics() const {
 
 void Batcher::Impl::loop() {
     for (;;) {
-        while (!stopping.load() && step()) {}
+        while (!stopping.load() && step()) {
+        }
         std::unique_lock lock(mutex);
         wake.wait(lock, [&] { return stopping.load() || !inbox.empty(); });
         if (stopping.load()) return;
@@ -497,7 +524,7 @@ void Batcher::Impl::loop() {
 
 void Batcher::Impl::stop() {
     {
-        std::lock_guard lock(mutex);   // not between the loop's look at `stopping` and its sleep
+        std::lock_guard lock(mutex);  // not between the loop's look at `stopping` and its sleep
         stopping.store(true);
     }
     wake.notify_all();
@@ -521,11 +548,13 @@ Batcher::~Batcher() = default;
 Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
     const engine::Executor& e = *Internals::of(model).executor;
     if (o.n_ctx > e.n_ctx())
-        return Error{Errc::invalid_argument, cat("BatcherOptions::n_ctx is ", o.n_ctx, ", but the KV cache holds ", e.n_ctx(), " tokens; load with a larger n_ctx")};
+        return Error{Errc::invalid_argument, cat("BatcherOptions::n_ctx is ", o.n_ctx, ", but the KV cache holds ",
+                                                 e.n_ctx(), " tokens; load with a larger n_ctx")};
     if (o.max_running == 0 || o.max_waiting == 0 || o.max_running > kMaxRunning || o.max_waiting > kMaxWaiting)
-        return Error{Errc::invalid_argument, cat("max_running is ", o.max_running, " and max_waiting ", o.max_waiting, "; they are 1 to ", kMaxRunning, " and 1 to ", kMaxWaiting)};
+        return Error{Errc::invalid_argument, cat("max_running is ", o.max_running, " and max_waiting ", o.max_waiting,
+                                                 "; they are 1 to ", kMaxRunning, " and 1 to ", kMaxWaiting)};
     engine::SchedulerLimits limits;
-    limits.n_batch = e.n_batch();   // may change later; what fits now will fit then
+    limits.n_batch = e.n_batch();  // may change later; what fits now will fit then
     limits.max_running = std::min(o.max_running, limits.n_batch);
     limits.max_prefill = o.n_prefill ? o.n_prefill : std::max(1u, limits.n_batch / 4);
     limits.page_tokens = e.pages().shape().page_tokens;
@@ -534,7 +563,10 @@ Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
 
 Result<Ticket> Batcher::submit(Request request) { return impl_->submit(std::move(request)); }
 bool Batcher::step() { return impl_->step(); }
-void Batcher::run_until_idle() { while (impl_->step()) {} }
+void Batcher::run_until_idle() {
+    while (impl_->step()) {
+    }
+}
 void Batcher::stop() { impl_->stop(); }
 
 Status Batcher::start() {
@@ -546,31 +578,6 @@ Status Batcher::start() {
         return Error{Errc::io, std::string("the system refused a thread for the batcher: ") + e.what()};
     }
     return {};
-}
-
-std::vector<Result<GenerateResult>> generate_batch(const Model& model, std::span<const Request> requests, const BatcherOptions& options, BatchMetrics* metrics) {
-    std::vector<Result<GenerateResult>> out;
-    out.reserve(requests.size());
-    BatcherOptions o = options;
-    o.max_waiting = kMaxWaiting;
-    auto batcher = Batcher::create(model, o);
-    if (!batcher) {
-        out.assign(requests.size(), batcher.error());
-        return out;
-    }
-    std::vector<Result<Ticket>> tickets;
-    tickets.reserve(requests.size());
-    for (const Request& r : requests) {
-        tickets.push_back(batcher->submit(r));
-        if (tickets.size() % kMaxWaiting == 0) batcher->run_until_idle();
-    }
-    batcher->run_until_idle();
-    for (auto& t : tickets) {
-        if (t) out.push_back(t->result());
-        else out.push_back(std::move(t).error());
-    }
-    if (metrics) *metrics = batcher->metrics();
-    return out;
 }
 
 }  // namespace quern

@@ -91,7 +91,8 @@ void Scheduler::preempt(SchedulerEntry& e) {
 }
 
 SchedulerEntry* Scheduler::best_waiting() const {
-    const auto best = std::min_element(waiting_.begin(), waiting_.end(), [](auto* a, auto* b) { return admitted_before(*a, *b); });
+    const auto best =
+        std::min_element(waiting_.begin(), waiting_.end(), [](auto* a, auto* b) { return admitted_before(*a, *b); });
     return best == waiting_.end() ? nullptr : *best;
 }
 
@@ -134,7 +135,7 @@ void Scheduler::plan_decode() {
         if (e.n_tokens - e.n_run != 1) continue;
         const std::uint32_t need = pages_for(e.n_tokens);
         while (e.running && need > e.n_pages + free_) preempt_last();
-        if (!e.running) return;   // it was the last one itself
+        if (!e.running) return;  // it was the last one itself
         if (need > e.n_pages) {
             free_ -= need - e.n_pages;
             e.n_pages = need;
@@ -156,7 +157,8 @@ void Scheduler::admit() {
         SchedulerEntry* e = best_waiting();
         if (!e || pages_to_admit(*e, running_.size()) > free_) return;
         waiting_.erase(std::find(waiting_.begin(), waiting_.end(), e));
-        running_.insert(std::upper_bound(running_.begin(), running_.end(), e, [](auto* a, auto* b) { return before(*a, *b); }), e);
+        running_.insert(
+            std::upper_bound(running_.begin(), running_.end(), e, [](auto* a, auto* b) { return before(*a, *b); }), e);
         e->running = true;
         e->n_pages = pages_for(e->n_tokens);
         free_ -= e->n_pages;

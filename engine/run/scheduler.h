@@ -12,9 +12,10 @@
 namespace quern::engine {
 
 struct SchedulerLimits {
-    std::uint32_t n_batch = 512;      ///< tokens a step
-    std::uint32_t max_running = 64;   ///< sequences that hold pages at a time; never more than n_batch
-    std::uint32_t max_prefill = 512;  ///< prompt tokens in a step that also decodes: bounds how long a decode step takes
+    std::uint32_t n_batch = 512;     ///< tokens a step
+    std::uint32_t max_running = 64;  ///< sequences that hold pages at a time; never more than n_batch
+    std::uint32_t max_prefill =
+        512;  ///< prompt tokens in a step that also decodes: bounds how long a decode step takes
     std::uint32_t page_tokens = 16;
 };
 
@@ -26,13 +27,13 @@ struct ClientShare {
 
 /// A request as the scheduler sees it; the owner keeps it in place from add() to remove().
 struct SchedulerEntry {
-    std::uint64_t order = 0;      // of arrival; no two alike
-    std::int32_t priority = 0;    // larger goes first
-    std::uint32_t n_tokens = 0;   // known: prompt and generated
+    std::uint64_t order = 0;     // of arrival; no two alike
+    std::int32_t priority = 0;   // larger goes first
+    std::uint32_t n_tokens = 0;  // known: prompt and generated
     // The scheduler's own, for others to read.
-    std::uint32_t n_run = 0;      // of these in the cache
-    std::uint32_t n_pages = 0;    // held, or to be taken before the planned step
-    std::uint32_t n_ran_once = 0; // most that n_run has been: what lies below is recomputed, and charged to nobody
+    std::uint32_t n_run = 0;       // of these in the cache
+    std::uint32_t n_pages = 0;     // held, or to be taken before the planned step
+    std::uint32_t n_ran_once = 0;  // most that n_run has been: what lies below is recomputed, and charged to nobody
     bool running = false;
     std::map<std::string, ClientShare, std::less<>>::iterator client;
 };
@@ -41,7 +42,7 @@ class Scheduler {
 public:
     struct Slice {
         SchedulerEntry* entry;
-        std::uint32_t n;   // tokens from entry->n_run on
+        std::uint32_t n;  // tokens from entry->n_run on
     };
     struct Step {
         std::vector<Slice> slices;               // in the order of the batch
@@ -61,9 +62,9 @@ public:
     /// The next step, given how many pages are free. First come the sequences that decode, one token each. Prompts fill
     /// the rest, up to max_prefill beside decoding ones; then waiting requests are admitted: by priority; of equals
     /// those that were preempted, then the client that was served least (virtual token counter, arXiv 2401.00588), then
-    /// in order of arrival. The first of them that does not fit lets no other pass. Where pages run out, the last running
-    /// one (lowest priority, youngest) is preempted. Valid until the next call.
-    /// The owner gives back the pages of `preempted`, then takes those that the slices need.
+    /// in order of arrival. The first of them that does not fit lets no other pass. Where pages run out, the last
+    /// running one (lowest priority, youngest) is preempted. Valid until the next call. The owner gives back the pages
+    /// of `preempted`, then takes those that the slices need.
     const Step& plan(std::uint32_t n_free_pages);
     const Step& planned() const { return step_; }
     /// The planned step has been run.
@@ -71,15 +72,18 @@ public:
     /// Back to those waiting, without pages: for an owner that could not take them.
     void preempt(SchedulerEntry& entry);
 
-    std::span<SchedulerEntry* const> running() const { return running_; }   // best first
-    std::span<SchedulerEntry* const> waiting() const { return waiting_; }   // in no order
+    std::span<SchedulerEntry* const> running() const { return running_; }  // best first
+    std::span<SchedulerEntry* const> waiting() const { return waiting_; }  // in no order
     bool idle() const { return running_.empty() && waiting_.empty(); }
-    std::uint32_t pages_for(std::uint32_t n_tokens) const { return (n_tokens + limits_.page_tokens - 1) / limits_.page_tokens; }
+    std::uint32_t pages_for(std::uint32_t n_tokens) const {
+        return (n_tokens + limits_.page_tokens - 1) / limits_.page_tokens;
+    }
     std::size_t n_clients() const { return clients_.size(); }
 
 private:
     SchedulerEntry* best_waiting() const;
-    /// Pages that must be free to admit it beside n_running others: its own with its next token, and one for each of them.
+    /// Pages that must be free to admit it beside n_running others: its own with its next token, and one for each of
+    /// them.
     std::uint32_t pages_to_admit(const SchedulerEntry& e, std::size_t n_running) const;
     void preempt_last();
     void preempt_for_priority();
@@ -93,7 +97,7 @@ private:
     std::vector<SchedulerEntry*> running_, waiting_;
     std::map<std::string, ClientShare, std::less<>> clients_;
     Step step_;
-    std::uint32_t free_ = 0, budget_ = 0;   // while planning: pages, tokens
+    std::uint32_t free_ = 0, budget_ = 0;  // while planning: pages, tokens
 };
 
 }  // namespace quern::engine

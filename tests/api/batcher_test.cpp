@@ -15,7 +15,7 @@
 namespace quern {
 namespace {
 
-constexpr std::uint32_t kContext = 192;   // of a request, here and in the single session
+constexpr std::uint32_t kContext = 192;  // of a request, here and in the single session
 
 Model load(const char* name, std::uint32_t n_ctx, std::uint32_t n_batch = 512) {
     auto m = Model::load((test::tiny_dir() / name).string(), {.n_threads = 2, .n_ctx = n_ctx, .n_batch = n_batch});
@@ -54,7 +54,9 @@ std::vector<Token> prompt_of(std::size_t n, Token first = 3) {
 }
 
 Request random_request(std::mt19937& random, std::uint32_t n_vocab) {
-    const auto pick = [&](std::uint32_t a, std::uint32_t b) { return a + static_cast<std::uint32_t>(random() % (b - a + 1)); };
+    const auto pick = [&](std::uint32_t a, std::uint32_t b) {
+        return a + static_cast<std::uint32_t>(random() % (b - a + 1));
+    };
     Request r;
     r.prompt.resize(pick(0, 5) ? pick(1, 60) : pick(1, kContext));
     for (Token& t : r.prompt) t = static_cast<Token>(random() % n_vocab);
@@ -98,14 +100,15 @@ TEST(Batcher, GivesWhatSingleSessionsGive) {
         for (int i = 0; i < 24; ++i) {
             requests.push_back(random_request(random, reference.info().n_vocab));
             if (i == 0) requests[0].options.max_tokens = 0;
-            if (i == 1) requests[1].prompt.resize(kContext, 9);   // no room for a token
+            if (i == 1) requests[1].prompt.resize(kContext, 9);  // no room for a token
             want.push_back(alone(reference, requests.back()));
         }
         struct Case {
             std::uint32_t n_ctx, n_batch, max_running, n_prefill;
             bool preempts;
         };
-        for (const Case& c : {Case{2048, 512, 32, 0, false}, Case{2048, 37, 5, 3, false}, Case{224, 64, 16, 64, true}}) {
+        for (const Case& c :
+             {Case{2048, 512, 32, 0, false}, Case{2048, 37, 5, 3, false}, Case{224, 64, 16, 64, true}}) {
             const Model m = load(name, c.n_ctx, c.n_batch);
             Batcher b = make(m, {.max_running = c.max_running, .max_waiting = 100, .n_prefill = c.n_prefill});
             std::vector<std::optional<Ticket>> tickets(requests.size());
@@ -152,9 +155,18 @@ TEST(Batcher, CallbacksSeeWhatTheResultHolds) {
     std::vector<Token> seen;
     std::vector<std::uint32_t> read;
     Request r = plain(prompt_of(40), 12);
-    r.options.on_text = [&](std::string_view t) { text += t; return true; };
-    r.options.on_prefill = [&](std::uint32_t done, std::uint32_t all) { read.push_back(done); return all == 40; };
-    r.on_token = [&](Token t) { seen.push_back(t); return true; };
+    r.options.on_text = [&](std::string_view t) {
+        text += t;
+        return true;
+    };
+    r.options.on_prefill = [&](std::uint32_t done, std::uint32_t all) {
+        read.push_back(done);
+        return all == 40;
+    };
+    r.on_token = [&](Token t) {
+        seen.push_back(t);
+        return true;
+    };
     const Ticket t = submit(b, r);
     b.run_until_idle();
     ASSERT_TRUE(t.result().ok());
@@ -174,7 +186,8 @@ TEST(Batcher, CallbacksSeeWhatTheResultHolds) {
         EXPECT_EQ(stopped.result()->stop_reason, StopReason::cancelled) << which;
         const std::size_t n = stopped.result()->tokens.size();
         EXPECT_TRUE(which == 0 ? n == 5 : which == 1 ? n < 12 : n == 0) << which << ": " << n;
-        EXPECT_TRUE(std::equal(seen.begin(), seen.begin() + static_cast<std::ptrdiff_t>(n), stopped.result()->tokens.begin()));
+        EXPECT_TRUE(
+            std::equal(seen.begin(), seen.begin() + static_cast<std::ptrdiff_t>(n), stopped.result()->tokens.begin()));
     }
     EXPECT_EQ(m.memory_report().kv_used, 0u);
 }
@@ -216,7 +229,7 @@ TEST(Batcher, CancelsWaitingAndRunning) {
     EXPECT_TRUE(waiting.result()->tokens.empty());
     EXPECT_EQ(b.metrics().n_cancelled, 2u);
     EXPECT_EQ(m.memory_report().kv_used, 0u);
-    waiting.cancel();   // too late, and harmless
+    waiting.cancel();  // too late, and harmless
     EXPECT_FALSE(b.step());
 }
 
@@ -232,7 +245,7 @@ TEST(Batcher, CancelledFromOtherThreadsAtAnyTime) {
     for (std::size_t t = 0; t < 3; ++t)
         threads.emplace_back([&, t] {
             for (std::size_t i = t; i < tickets.size(); i += 3) {
-                (void)tickets[i].next_tokens(i);   // as soon as it has more than i
+                (void)tickets[i].next_tokens(i);  // as soon as it has more than i
                 if (i % 2) tickets[i].cancel();
             }
         });
@@ -269,7 +282,10 @@ TEST(Batcher, DeadlinesByAClockOfTheCallers) {
         ASSERT_FALSE(t->result().ok());
         EXPECT_EQ(t->result().error().code, Errc::deadline_exceeded);
     }
-    EXPECT_NE(running.result().error().message.find("the deadline of request 1, 2 s, has passed: after 2 s it has 6 of 5 prompt"), std::string::npos) << running.result().error().message;
+    EXPECT_NE(running.result().error().message.find(
+                  "the deadline of request 1, 2 s, has passed: after 2 s it has 6 of 5 prompt"),
+              std::string::npos)
+        << running.result().error().message;
     EXPECT_NE(waiting.result().error().message.find("0 of 5 prompt tokens read, and 0 tokens"), std::string::npos);
     EXPECT_EQ(running.next_tokens(0).size(), 2u) << "what there was can still be had";
     b.run_until_idle();
@@ -289,7 +305,8 @@ TEST(Batcher, RefusesWithNumbers) {
         EXPECT_EQ(t.error().code, code) << t.error().message;
         EXPECT_NE(t.error().message.find(words), std::string::npos) << t.error().message;
     };
-    refused(plain(prompt_of(129), 1), Errc::context_full, "a prompt of 129 tokens can never run: a request may have 128");
+    refused(plain(prompt_of(129), 1), Errc::context_full,
+            "a prompt of 129 tokens can never run: a request may have 128");
     refused(plain({1, -1}, 1), Errc::invalid_argument, "token -1 at index 1");
     Request bad = plain({1}, 1);
     bad.options.sampler.top_p = -1;
@@ -316,17 +333,19 @@ TEST(Batcher, SessionsBesideItTakePagesToo) {
     const Request r = plain(prompt_of(30), 80);
     const GenerateResult want = alone(m, r);
     auto s = m.new_session();
-    ASSERT_TRUE(s->decode(prompt_of(230, 0)).ok());   // leaves one page
+    ASSERT_TRUE(s->decode(prompt_of(230, 0)).ok());  // leaves one page
     const Ticket none = submit(b, r);
     b.run_until_idle();
     ASSERT_FALSE(none.result().ok());
     EXPECT_EQ(none.result().error().code, Errc::context_full);
-    EXPECT_NE(none.result().error().message.find("no room for 30 tokens: 16 of 256 are free"), std::string::npos) << none.result().error().message;
-    ASSERT_TRUE(s->truncate(180).ok());   // four pages: enough to begin, not to end
+    EXPECT_NE(none.result().error().message.find("no room for 30 tokens: 16 of 256 are free"), std::string::npos)
+        << none.result().error().message;
+    ASSERT_TRUE(s->truncate(180).ok());  // four pages: enough to begin, not to end
     const Ticket part = submit(b, r);
     b.run_until_idle();
     ASSERT_FALSE(part.result().ok());
-    EXPECT_EQ(part.next_tokens(0), std::vector<Token>(want.tokens.begin(), want.tokens.begin() + 35)) << "64 positions, and a token behind the last";
+    EXPECT_EQ(part.next_tokens(0), std::vector<Token>(want.tokens.begin(), want.tokens.begin() + 35))
+        << "64 positions, and a token behind the last";
     ASSERT_TRUE(s->truncate(0).ok());
     const Ticket all = submit(b, r);
     b.run_until_idle();
@@ -342,7 +361,7 @@ TEST(Batcher, ItsOwnThreadSleepsStopsAndGoesOn) {
         EXPECT_EQ(b.start().error().code, Errc::invalid_argument);
         const Ticket a = submit(b, plain(prompt_of(4), 5));
         a.wait();
-        const Ticket c = submit(b, plain(prompt_of(4), 5));   // wakes it up
+        const Ticket c = submit(b, plain(prompt_of(4), 5));  // wakes it up
         EXPECT_EQ(c.result()->tokens, a.result()->tokens);
         b.stop();
         b.stop();
@@ -372,9 +391,9 @@ TEST(Batcher, ADecodeStepAllocatesNothing) {
         r.options.stop = {"never there"};
         submit(b, r);
     }
-    for (int i = 0; i < 15; ++i) b.step();   // the pieces of text have found their size
+    for (int i = 0; i < 15; ++i) b.step();  // the pieces of text have found their size
     const auto before = test::allocation_count();
-    for (int i = 0; i < 90; ++i) b.step();   // past a page
+    for (int i = 0; i < 90; ++i) b.step();  // past a page
     EXPECT_EQ(test::allocation_count(), before);
     EXPECT_EQ(b.metrics().n_running, 5u);
 }

@@ -15,7 +15,7 @@ namespace {
 /// Stands for batcher and page pool: every request ends when it has n_end tokens.
 struct Bench {
     struct Entry : SchedulerEntry {
-        std::uint32_t n_end = 0, held = 0;   // held: pages really taken
+        std::uint32_t n_end = 0, held = 0;  // held: pages really taken
         bool over = false;
         std::string name;
     };
@@ -155,9 +155,9 @@ TEST(Scheduler, ForgetsClients) {
 
 TEST(Scheduler, WaitsForPages) {
     Bench b({.n_batch = 512}, 10);
-    auto& a = b.add(100, 110);   // 7 pages
-    auto& c = b.add(40, 41);     // 3, and one in reserve
-    auto& d = b.add(1, 1);       // would fit, but lets nobody wait for ever
+    auto& a = b.add(100, 110);  // 7 pages
+    auto& c = b.add(40, 41);    // 3, and one in reserve
+    auto& d = b.add(1, 1);      // would fit, but lets nobody wait for ever
     b.step();
     EXPECT_EQ(b.slice_of(a), 100u);
     EXPECT_FALSE(c.running || d.running);
@@ -217,7 +217,9 @@ TEST(Scheduler, HigherPriorityTakesAPlace) {
 TEST(Scheduler, RandomLoadsEndAndKeepTheRules) {
     for (std::uint32_t seed = 1; seed <= 200; ++seed) {
         std::mt19937 random(seed);
-        const auto pick = [&](std::uint32_t a, std::uint32_t b) { return a + static_cast<std::uint32_t>(random() % (b - a + 1)); };
+        const auto pick = [&](std::uint32_t a, std::uint32_t b) {
+            return a + static_cast<std::uint32_t>(random() % (b - a + 1));
+        };
         const SchedulerLimits limits{pick(1, 40), pick(1, 12), pick(1, 40), 16};
         const std::uint32_t pages = pick(4, 20);
         Bench b(limits, pages);
@@ -242,7 +244,8 @@ TEST(Scheduler, RandomLoadsEndAndKeepTheRules) {
             };
             std::uint32_t n_decode = 0;
             for (SchedulerEntry* e : decoding) {
-                ASSERT_TRUE(b.slice_of(*e) >= 1 || was(b.preempted, e)) << "seed " << seed << ": a sequence missed a step";
+                ASSERT_TRUE(b.slice_of(*e) >= 1 || was(b.preempted, e))
+                    << "seed " << seed << ": a sequence missed a step";
                 n_decode += b.slice_of(*e) == 1 && !was(b.preempted, e);
             }
             ASSERT_TRUE(n_decode == 0 || n - n_decode <= limits.max_prefill) << "seed " << seed;

@@ -23,8 +23,8 @@ struct BatcherOptions {
 struct Request {
     std::vector<Token> prompt = {};  ///< or `text`
     std::string text = {};           ///< tokenized with add_special, special tokens in it being plain text
-    /// As for Session::generate(), stop strings and callbacks included. Callbacks run on the thread that steps: they may
-    /// submit and cancel, but neither step nor stop the batcher.
+    /// As for Session::generate(), stop strings and callbacks included. Callbacks run on the thread that steps: they
+    /// may submit and cancel, but neither step nor stop the batcher.
     GenerateOptions options = {};
     std::function<bool(Token)> on_token = {};  ///< each token of the answer; return false to stop
     std::int32_t priority = 0;                 ///< larger goes first
@@ -52,16 +52,16 @@ struct MeanMax {
 struct BatchMetrics {
     std::uint64_t n_submitted = 0, n_refused = 0;  ///< taken by submit(); refused because the queue was full
     std::uint64_t n_finished = 0, n_cancelled = 0, n_expired = 0, n_failed = 0;
-    std::uint32_t n_running = 0, n_waiting = 0;    ///< now
+    std::uint32_t n_running = 0, n_waiting = 0;                                                     ///< now
     std::uint64_t n_steps = 0, n_prompt = 0, n_generated = 0, n_preemptions = 0, n_recomputed = 0;  ///< tokens; times
-    double busy_seconds = 0;                       ///< in steps
-    double prompt_tokens_per_second = 0, tokens_per_second = 0;  ///< read, generated, over busy_seconds
-    double mean_sequences = 0, mean_tokens = 0;    ///< of a step
-    double occupancy = 0;                          ///< mean_sequences over max_running
+    double busy_seconds = 0;                                                                        ///< in steps
+    double prompt_tokens_per_second = 0, tokens_per_second = 0;     ///< read, generated, over busy_seconds
+    double mean_sequences = 0, mean_tokens = 0;                     ///< of a step
+    double occupancy = 0;                                           ///< mean_sequences over max_running
     std::uint32_t pages_total = 0, pages_used = 0, pages_peak = 0;  ///< of the KV cache, those of other sessions aside
     MeanMax queue_seconds, prefill_seconds, first_token_seconds;    ///< of requests that came so far
-    MeanMax token_seconds;                         ///< of requests that ended: between their tokens
-    std::string to_json() const;                   ///< an object with these names
+    MeanMax token_seconds;                                          ///< of requests that ended: between their tokens
+    std::string to_json() const;                                    ///< an object with these names
 };
 
 /// A submitted request. May be copied, used by any thread, and outlive the batcher.
