@@ -54,7 +54,8 @@ struct KernelTable {
     void (*add)(const float* a, const float* b, std::uint32_t n, float* out);
     void (*scale)(const float* a, float s, std::uint32_t n, float* out);
 
-    void (*kv_store[kKvFormats])(const KvStoreArgs&);
+    void (*kv_store[kKvExactFormats])(const KvStoreArgs&);
+    void (*kv_quantize[kKvFormats - kKvExactFormats])(const KvQuantizeArgs&);
     void (*attention[kKvFormats])(const AttnArgs&);
     /// Merges partial b into partial a, both n_rows x head_dim (stride floats), ml as in AttnArgs. Associative in exact
     /// arithmetic (FlashInfer, arXiv 2501.01005, section 2.2); callers keep ascending span order.

@@ -46,10 +46,38 @@ struct MatmulArgs {
     std::byte* scratch;         // matmul_scratch(type, n_k) bytes, 64-byte aligned, one a thread; null allowed if that is 0
 };
 
-enum class KvFormat : std::uint8_t { F32 = 0, F16 = 1 };
-inline constexpr int kKvFormats = 2;
+/// F32 and F16 take tokens one at a time; Q8 and Q4 whole groups of kKvGroup tokens, from F16 pages.
+enum class KvFormat : std::uint8_t { F32 = 0, F16 = 1, Q8 = 2, Q4 = 3 };
+inline constexpr int kKvFormats = 4;
+inline constexpr int kKvExactFormats = 2;
+constexpr bool is_quantized(KvFormat f) { return static_cast<int>(f) >= kKvExactFormats; }
+/// Tokens that share a scale of K; a page of Q8 or Q4 holds as many.
+inline constexpr std::uint32_t kKvGroup = 32;
 
-/// Where one KV head of one layer lies. A page holds page_tokens positions (a multiple of 16):
+/// Byte offsets of one head in a page of Q8 or Q4. K has a scale a channel over the page's tokens, V a token over the
+/// channels. Q8: value = code * scale, codes signed, scales F16.
+/// Q4: codes 0 .. 15. K: value = (code + zero / 4) * scale, zero int8, scale 5 bits of exponent and 3 of mantissa (an F16
+/// without sign and low bits). V: value = code * scale + minimum, both F16.
+/// K codes, Q8: [head_dim][32 tokens] bytes. Q4: [head_dim / 4][16 lanes] words of 32 bits; in lane i, bits 8 c .. 8 c + 3
+/// are channel c of four for token i, the next four bits for token 16 + i.
+/// V codes, Q8: [v_pitch / 16][32 tokens][16 channels] bytes. Q4: [v_pitch / 16][4][16 lanes] words; word u of a column
+/// has in lane i, bits 4 t .. 4 t + 3, channel i of token 8 u + t.
+struct KvQuantLayout {
+    std::size_t k_scale, k_zero, v_codes, v_scale, v_min, bytes;
+    constexpr KvQuantLayout(KvFormat f, std::uint32_t head_dim) {
+        const bool q4 = f == KvFormat::Q4;
+        const std::size_t pitch = (head_dim + 15) / 16 * 16;
+        k_scale = q4 ? (head_dim + 3) / 4 * 64 : std::size_t{head_dim} * kKvGroup;
+        k_zero = k_scale + pitch;
+        v_codes = (k_scale + pitch * 2 + 63) / 64 * 64;
+        v_scale = v_codes + pitch * kKvGroup / (q4 ? 2 : 1);
+        v_min = v_scale + kKvGroup * 2;
+        bytes = ((q4 ? v_min + kKvGroup * 2 : v_min) + 63) / 64 * 64;
+    }
+};
+
+/// Where one KV head of one layer lies. A page holds page_tokens positions (a multiple of 16; kKvGroup in Q8 and Q4, whose
+/// layout is KvQuantLayout from k_offset on):
 /// K as [page_tokens / 16][head_dim][16 tokens], V as [page_tokens][v_pitch] with v_pitch = head_dim rounded up to 16.
 struct KvHeadView {
     std::byte* base;               // layer's storage
@@ -67,7 +95,7 @@ struct KvHeadView {
 /// ml[2 * row], ml[2 * row + 1]. A row that sees nothing gives out 0, m -inf, l 0.
 struct AttnArgs {
     KvHeadView kv;
-    std::int32_t begin, end;       // begin is a multiple of kAttnSpan, end - begin <= kAttnSpan
+    std::int32_t begin, end;       // multiples of 16 (begin) and, in Q8 and Q4, of kKvGroup (both); at most kAttnSpan apart
     const float* q;
     std::size_t q_stride;          // floats from token to token
     std::uint32_t n_tokens, n_rep; // n_tokens * n_rep <= kAttnMaxRows
@@ -90,6 +118,12 @@ struct KvStoreArgs {
     std::size_t k_stride, v_stride;  // floats
     std::uint32_t n_tokens;
     std::int32_t pos0;
+};
+
+/// One group: positions [from_pos, from_pos + kKvGroup) of F16 pages to [to_pos, ...) of pages of Q8 or Q4.
+struct KvQuantizeArgs {
+    KvHeadView from, to;
+    std::int32_t from_pos, to_pos;   // multiples of 16 and of kKvGroup
 };
 
 }  // namespace quern::kernels

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of one KV head with four query heads over a full cache: one token (decode) or a tile of 16 (prefill).
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -11,17 +12,20 @@ namespace {
 
 using namespace quern::kernels;
 
-constexpr std::uint32_t kHeadDim = 64, kPageTokens = 16, kRep = 4;
+constexpr std::uint32_t kHeadDim = 64, kRep = 4;
+
+/// Bytes of n F16 or F32 tokens.
+constexpr std::size_t exact_bytes(KvFormat f, std::uint32_t n) { return std::size_t{2} * n * kHeadDim * (f == KvFormat::F32 ? 4 : 2); }
 
 struct Case {
     const KernelTable* table;
     KvFormat format;
     std::uint32_t depth, n_tokens;
 
-    const char* format_name() const { return format == KvFormat::F16 ? "F16" : "F32"; }
-    std::size_t value_bytes() const { return format == KvFormat::F16 ? 2 : 4; }
-    std::size_t page_bytes() const { return std::size_t{2} * kPageTokens * kHeadDim * value_bytes(); }
-    std::uint32_t n_pages() const { return depth / kPageTokens; }
+    const char* format_name() const { return std::array{"F32", "F16", "Q8", "Q4"}[static_cast<std::size_t>(format)]; }
+    std::uint32_t page_tokens() const { return is_quantized(format) ? kKvGroup : 16; }
+    std::size_t page_bytes() const { return is_quantized(format) ? KvQuantLayout(format, kHeadDim).bytes : exact_bytes(format, 16); }
+    std::uint32_t n_pages() const { return depth / page_tokens(); }
     std::uint32_t rows() const { return n_tokens * kRep; }
     /// Query-key pairs that are seen: token i of the tile sees all but the tokens after it.
     double pairs() const { return static_cast<double>(kRep) * n_tokens * (depth - (n_tokens - 1) / 2.0); }
@@ -32,7 +36,22 @@ struct Case {
 };
 
 KvHeadView view_of(const Case& c, std::byte* base, const std::uint32_t* pages) {
-    return {base, pages, c.page_bytes(), 0, c.page_bytes() / 2, kPageTokens, kHeadDim};
+    return {base, pages, c.page_bytes(), 0, c.page_bytes() / 2, c.page_tokens(), kHeadDim};
+}
+
+/// Random tokens at all positions; those of quantized formats by way of one group of F16.
+void fill(const Case& c, KvHeadView to) {
+    const std::size_t n = std::size_t{c.depth} * kHeadDim;
+    const std::vector<float> k = random_floats(n), v = random_floats(n, 2);
+    if (!is_quantized(c.format)) return c.table->kv_store[static_cast<int>(c.format)]({to, k.data(), v.data(), kHeadDim, kHeadDim, c.depth, 0});
+    std::vector<std::byte> group(exact_bytes(KvFormat::F16, kKvGroup));
+    const std::uint32_t pages[] = {0, 1};
+    const KvHeadView from{group.data(), pages, group.size() / 2, 0, group.size() / 4, 16, kHeadDim};
+    for (std::uint32_t t = 0; t < c.depth; t += kKvGroup) {
+        const std::size_t at = std::size_t{t} * kHeadDim;
+        c.table->kv_store[static_cast<int>(KvFormat::F16)]({from, k.data() + at, v.data() + at, kHeadDim, kHeadDim, kKvGroup, 0});
+        c.table->kv_quantize[static_cast<int>(c.format) - kKvExactFormats]({from, to, 0, static_cast<std::int32_t>(t)});
+    }
 }
 
 /// Buffers of one call, and the walk over the spans as the engine does it.
@@ -80,10 +99,7 @@ void run(benchmark::State& state, Context& context, const Case& c) {
     const std::size_t cache = c.n_pages() * c.page_bytes();
     const std::string key = std::string("kv ") + c.format_name() + std::to_string(c.depth);
     const Status filled = context.ring.prepare(key, cache, context.cold_bytes, [&](std::byte* base) {
-        const std::size_t n = std::size_t{c.depth} * kHeadDim;
-        const std::vector<float> k = random_floats(n), v = random_floats(n, 2);
-        c.table->kv_store[static_cast<int>(c.format)](
-            {view_of(c, base, scene.pages.data()), k.data(), v.data(), kHeadDim, kHeadDim, c.depth, 0});
+        fill(c, view_of(c, base, scene.pages.data()));
     });
     if (!filled) return state.SkipWithError(filled.error().message.c_str());
     // Two products of head_dim a pair.
@@ -94,7 +110,7 @@ void run(benchmark::State& state, Context& context, const Case& c) {
 }  // namespace
 
 void register_attention(Context& context) {
-    for (const KvFormat format : {KvFormat::F16, KvFormat::F32})
+    for (const KvFormat format : {KvFormat::F16, KvFormat::F32, KvFormat::Q8, KvFormat::Q4})
         for (const std::uint32_t depth : {256u, 4096u})
             for (const KernelTable* table : context.tables)
                 for (const std::uint32_t n_tokens : {1u, kAttnMaxRows / kRep}) {

@@ -11,12 +11,6 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-double decode_f16(std::uint16_t h) {
-    const int e = (h >> 10) & 31, m = h & 1023;
-    const double v = e == 31 ? (m ? NAN : INFINITY) : e ? std::ldexp(1024 + m, e - 25) : std::ldexp(m, -24);
-    return h & 0x8000 ? -v : v;
-}
-
 /// One KV head in pages whose ids are shuffled, with another head's room before it. Starts as all NaN.
 struct Cache {
     KvFormat format;

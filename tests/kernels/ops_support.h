@@ -75,6 +75,12 @@ private:
     T* data_ = nullptr;
 };
 
+inline double decode_f16(std::uint16_t h) {
+    const int e = (h >> 10) & 31, m = h & 1023;
+    const double v = e == 31 ? (m ? NAN : INFINITY) : e ? std::ldexp(1024 + m, e - 25) : std::ldexp(m, -24);
+    return h & 0x8000 ? -v : v;
+}
+
 inline std::vector<float> random_floats(std::size_t n, float spread, std::mt19937& rng) {
     std::normal_distribution<float> dist(0.0f, spread);
     std::vector<float> v(n);

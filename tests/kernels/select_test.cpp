@@ -23,7 +23,9 @@ TEST(Select, TablesAreComplete) {
         EXPECT_TRUE(t->quantize_act && t->quantize_act_fine && t->rms_norm && t->rope_norm && t->rope_neox &&
                     t->swiglu && t->geglu);
         EXPECT_TRUE(t->add && t->scale && t->attn_merge && t->attn_finish && t->argmax);
-        for (int f = 0; f < kKvFormats; ++f) EXPECT_TRUE(t->kv_store[f] && t->attention[f]);
+        for (int f = 0; f < kKvFormats; ++f) EXPECT_TRUE(t->attention[f]);
+        for (int f = 0; f < kKvExactFormats; ++f) EXPECT_TRUE(t->kv_store[f]);
+        for (int f = kKvExactFormats; f < kKvFormats; ++f) EXPECT_TRUE(t->kv_quantize[f - kKvExactFormats]);
     }
 }
 

@@ -6,7 +6,9 @@
 
 #include "kernels/cpu/ops/argmax.inl"
 #include "kernels/cpu/ops/attention.inl"
+#include "kernels/cpu/ops/attention_quant.inl"
 #include "kernels/cpu/ops/glu.inl"
+#include "kernels/cpu/ops/kv_quantize.inl"
 #include "kernels/cpu/ops/kv_store.inl"
 #include "kernels/cpu/ops/matmul.inl"
 #include "kernels/cpu/ops/norm.inl"
@@ -44,7 +46,9 @@ const KernelTable QUERN_TABLE = {
     .add = QUERN_ISA_NS::add,
     .scale = QUERN_ISA_NS::scale,
     .kv_store = {QUERN_ISA_NS::kv_store_f32, QUERN_ISA_NS::kv_store_f16},
-    .attention = {QUERN_ISA_NS::attention_f32, QUERN_ISA_NS::attention_f16},
+    .kv_quantize = {QUERN_ISA_NS::kv_quantize_q8, QUERN_ISA_NS::kv_quantize_q4},
+    .attention = {QUERN_ISA_NS::attention_f32, QUERN_ISA_NS::attention_f16, QUERN_ISA_NS::attention_q8,
+                  QUERN_ISA_NS::attention_q4},
     .attn_merge = QUERN_ISA_NS::attn_merge,
     .attn_finish = QUERN_ISA_NS::attn_finish,
     .argmax = QUERN_ISA_NS::argmax,

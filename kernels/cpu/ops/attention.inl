@@ -322,6 +322,4 @@ static void attn_finish(const float* a, const float* ml, std::uint32_t n_rows, s
     }
 }
 
-#undef QUERN_UNROLL
-
 }  // namespace quern::kernels::QUERN_ISA_NS

@@ -94,6 +94,11 @@ QUERN_INLINE I32x16 i_mul(I32x16 a, I32x16 b) {
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) {
     return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
 }
+template <int N> QUERN_INLINE F32x16 f_nibble(I32x16 a) {
+    const __m256i mask = _mm256_set1_epi32(15);
+    return {_mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a.lo, N), mask)),
+            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(a.hi, N), mask))};
+}
 QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.hi);

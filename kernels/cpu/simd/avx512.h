@@ -79,6 +79,11 @@ QUERN_INLINE I32x16 i_add(I32x16 a, I32x16 b) { return _mm512_add_epi32(a, b); }
 QUERN_INLINE I32x16 i_mul(I32x16 a, I32x16 b) { return _mm512_mullo_epi32(a, b); }
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) { return _mm512_slli_epi32(a, N); }
 QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) { _mm512_storeu_si512(p, a); }
+// The permutation looks at four bits of an index alone: no mask, and no conversion from integers.
+template <int N> QUERN_INLINE F32x16 f_nibble(I32x16 a) {
+    const F32x16 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_permutexvar_ps(N ? _mm512_srli_epi32(a, N) : a, table);
+}
 QUERN_INLINE I32x16 i_load_u8(const void* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }

@@ -110,6 +110,15 @@ QUERN_MAP2(I32x16, i_mul, I32x16, vmulq_s32)
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) {
     return {{vshlq_n_s32(a.v[0], N), vshlq_n_s32(a.v[1], N), vshlq_n_s32(a.v[2], N), vshlq_n_s32(a.v[3], N)}};
 }
+template <int N> QUERN_INLINE F32x16 f_nibble(I32x16 a) {
+    const auto one = [](int32x4_t v) {
+        const uint32x4_t u = vreinterpretq_u32_s32(v);
+        // A shift by 0 has no encoding.
+        if constexpr (N == 0) return vcvtq_f32_u32(vandq_u32(u, vdupq_n_u32(15)));
+        else return vcvtq_f32_u32(vandq_u32(vshrq_n_u32(u, N), vdupq_n_u32(15)));
+    };
+    return {{one(a.v[0]), one(a.v[1]), one(a.v[2]), one(a.v[3])}};
+}
 QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) {
     vst1q_s32(p, a.v[0]);
     vst1q_s32(p + 4, a.v[1]);

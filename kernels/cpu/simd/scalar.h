@@ -103,6 +103,8 @@ QUERN_INLINE I32x16 i_mul(I32x16 a, I32x16 b) {
 }
 template <int N> QUERN_INLINE I32x16 i_shl(I32x16 a) { I32x16 r; QUERN_LANES r.v[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(a.v[i]) << N); return r; }
 QUERN_INLINE void i_store(std::int32_t* p, I32x16 a) { __builtin_memcpy(p, a.v, 64); }
+/// Bits N .. N + 3 of each lane, 0 to 15, as a float.
+template <int N> QUERN_INLINE F32x16 f_nibble(I32x16 a) { F32x16 r; QUERN_LANES r.v[i] = static_cast<float>(static_cast<std::uint32_t>(a.v[i]) >> N & 15u); return r; }
 /// 16 bytes, zero- or sign-extended.
 QUERN_INLINE I32x16 i_load_u8(const void* p) { I32x16 r; QUERN_LANES r.v[i] = static_cast<const std::uint8_t*>(p)[i]; return r; }
 QUERN_INLINE I32x16 i_load_s8(const void* p) { I32x16 r; QUERN_LANES r.v[i] = static_cast<const std::int8_t*>(p)[i]; return r; }

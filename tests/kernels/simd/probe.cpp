@@ -57,6 +57,9 @@ int probe(const unsigned char* in, int n, Probe* out) {
     s.put("i_mul", i_mul(i, j));
     s.put("i_shl<1>", i_shl<1>(i));
     s.put("i_shl<23>", i_shl<23>(i));
+    s.put("f_nibble<0>", f_nibble<0>(i));
+    s.put("f_nibble<20>", f_nibble<20>(i));
+    s.put("f_nibble<28>", f_nibble<28>(i));
     s.put("i_load_u8", i_load_u8(in + 1));
     s.put("i_load_s8", i_load_s8(in + 1));
     s.put("f_from_i", f_from_i(i));
