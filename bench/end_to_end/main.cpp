@@ -127,6 +127,7 @@ private:
     Status run_model(const std::string& path, const std::string& kv, std::uint32_t n_batch) {
         ModelFlags flags = f_.model;
         flags.kv_types = {kv};
+        if (kv == "f16" || kv == "f32") flags.kv_tail.reset();   // meant for the others of the list
         flags.n_batch = n_batch;
         // 0 alone leaves the choice to the model; beside other counts it is that of the cores.
         std::vector<int> threads = f_.n_threads;
@@ -302,8 +303,8 @@ void add_flags(CLI::App& app, Flags& f) {
         ->capture_default_str();
     counts("-t,--threads", f.n_threads, 0, 4096, "Threads; 0: one a physical core");
     counts("-b,--batch-size", f.n_batch, 1, 4096, "Most prompt tokens in one step");
-    const CLI::IsMember kv_types({"f16", "f32"});
-    several("--kv,--cache-type-k", f.k_types, "KV cache: f16 (default) or f32 (also -ctk)", "TYPE,...")
+    const CLI::IsMember kv_types(kKvTypes);
+    several("--kv,--cache-type-k", f.k_types, "KV cache: f16 (default), f32, two-tier, q8 or q4 (also -ctk)", "TYPE,...")
         ->delimiter(',')
         ->check(kv_types);
     several("--cache-type-v", f.v_types, "The same for scripts that give both (also -ctv)", "TYPE,...")

@@ -52,6 +52,8 @@ Result<Streams> Streams::create(engine::Executor& executor, std::uint32_t n_stre
         return Error{Errc::invalid_argument, std::to_string(n_streams) + " streams do not fit a step of " +
                                                  std::to_string(executor.max_batch()) + " tokens; raise -b"};
     }
+    // Each repetition would have to begin by reading the prompts again.
+    if (executor.tiers().on) return Error{Errc::unsupported, "--streams goes over the same positions again, which a quantized KV cache has migrated; take --kv f16 or f32"};
     Streams out(executor, n_prompt, n_gen);
     const std::uint32_t n_vocab = executor.hparams().n_vocab;
     out.logits_.resize(std::size_t{n_streams} * n_vocab);

@@ -13,7 +13,17 @@
 namespace quern {
 namespace {
 
-constexpr std::uint32_t kMaxBatch = 4096;
+constexpr std::uint32_t kMaxBatch = 4096, kMaxSessions = 4096;
+constexpr std::int32_t kMaxTail = 1 << 20;
+
+kernels::KvFormat format_of(KvType t) {
+    switch (t) {
+        case KvType::f32: return kernels::KvFormat::F32;
+        case KvType::q8: return kernels::KvFormat::Q8;
+        case KvType::q4: case KvType::two_tier: return kernels::KvFormat::Q4;
+        default: return kernels::KvFormat::F16;
+    }
+}
 
 Error bad_option(const std::string& what) { return {Errc::invalid_argument, what}; }
 
@@ -26,7 +36,10 @@ Status check_options(const ModelOptions& o) {
     if (o.tune < Tune::off || o.tune > Tune::force) return bad_option("tune is neither off, cached, automatic nor force");
     if (o.n_batch < 1 || o.n_batch > kMaxBatch) return bad_option("n_batch is " + std::to_string(o.n_batch) + "; it is 1 to " + std::to_string(kMaxBatch));
     if (!o.pack && !o.pack_cache.empty()) return bad_option("pack_cache is '" + o.pack_cache + "', but nothing is packed (pack is false); leave one of them away");
-    if (o.kv_type != KvType::f16 && o.kv_type != KvType::f32) return bad_option("kv_type is neither f16 nor f32");
+    if (o.kv_type < KvType::f16 || o.kv_type > KvType::q4) return bad_option("kv_type is " + std::to_string(int(o.kv_type)) + "; it is f16, f32, two_tier, q8 or q4");
+    if (o.kv_tail < -1 || o.kv_tail > kMaxTail) return bad_option("kv_tail is " + std::to_string(o.kv_tail) + "; it is -1 (the type's own) to " + std::to_string(kMaxTail));
+    if (o.kv_tail >= 0 && (o.kv_type == KvType::f16 || o.kv_type == KvType::f32)) return bad_option("kv_tail is set, but this kv_type has no second tier; use two_tier, q8 or q4");
+    if (o.kv_sessions < 1 || o.kv_sessions > kMaxSessions) return bad_option("kv_sessions is " + std::to_string(o.kv_sessions) + "; it is 1 to " + std::to_string(kMaxSessions));
     return {};
 }
 
@@ -146,8 +159,10 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     e.memory_limit = o.memory_limit;
     e.n_ctx = o.n_ctx;
     e.allow_smaller_context = o.allow_smaller_context;
-    e.kv_format = o.kv_type == KvType::f32 ? kernels::KvFormat::F32 : kernels::KvFormat::F16;
     e.prefix_cache = o.prefix_cache;
+    e.kv_format = format_of(o.kv_type);
+    e.kv_tail = o.kv_tail >= 0 ? static_cast<std::uint32_t>(o.kv_tail) : o.kv_type == KvType::two_tier ? 256 : 0;
+    e.kv_sequences = o.kv_sessions;
     e.n_batch = o.n_batch;
     e.pack = o.pack;
     e.pack_cache = {o.pack_cache, [&](const std::string& text) { log(LogLevel::info, text); }};
@@ -175,9 +190,10 @@ MemoryReport Model::memory_report() const {
     MemoryReport r;
     r.weights_packed = m.weights_packed;
     r.weights_mapped = m.weights_mapped;
-    r.kv_capacity = pages.capacity_bytes();
-    r.kv_used = pages.used_bytes();
     r.kv_kept = pages.n_kept() * pages.shape().page_bytes();
+    const engine::PagePool* exact = impl_->executor->exact_pages();
+    r.kv_capacity = pages.capacity_bytes() + (exact ? exact->capacity_bytes() : 0);
+    r.kv_used = pages.used_bytes() + (exact ? exact->used_bytes() : 0);
     r.kv_bytes_per_token = pages.shape().page_bytes() / pages.shape().page_tokens;
     r.buffers = m.buffers;
     r.total = r.weights_packed + r.weights_mapped + r.kv_capacity + r.buffers;

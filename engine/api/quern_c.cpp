@@ -43,11 +43,13 @@ static_assert(QUERN_INVALID_ARGUMENT == int(Errc::invalid_argument) && QUERN_IO 
               QUERN_OUT_OF_MEMORY == int(Errc::out_of_memory) && QUERN_CANCELLED == int(Errc::cancelled) &&
               QUERN_CONTEXT_FULL == int(Errc::context_full) && QUERN_INTERNAL == int(Errc::internal) &&
               QUERN_QUEUE_FULL == int(Errc::queue_full) && QUERN_DEADLINE_EXCEEDED == int(Errc::deadline_exceeded));
-static_assert(QUERN_KV_F16 == int(quern::KvType::f16) && QUERN_KV_F32 == int(quern::KvType::f32));
 static_assert(QUERN_NUMA_OFF == int(quern::Numa::off) && QUERN_NUMA_INTERLEAVE == int(quern::Numa::interleave) &&
               QUERN_NUMA_LOCAL == int(quern::Numa::local));
 static_assert(QUERN_TUNE_OFF == int(quern::Tune::off) && QUERN_TUNE_CACHED == int(quern::Tune::cached) &&
               QUERN_TUNE_AUTOMATIC == int(quern::Tune::automatic) && QUERN_TUNE_FORCE == int(quern::Tune::force));
+static_assert(QUERN_KV_F16 == int(quern::KvType::f16) && QUERN_KV_F32 == int(quern::KvType::f32) &&
+              QUERN_KV_TWO_TIER == int(quern::KvType::two_tier) && QUERN_KV_Q8 == int(quern::KvType::q8) &&
+              QUERN_KV_Q4 == int(quern::KvType::q4));
 static_assert(QUERN_LOG_DEBUG == int(quern::LogLevel::debug) && QUERN_LOG_ERROR == int(quern::LogLevel::error));
 static_assert(QUERN_CONTEXT_STOP == int(quern::ContextPolicy::stop) &&
               QUERN_CONTEXT_SLIDE == int(quern::ContextPolicy::slide));
@@ -150,6 +152,8 @@ quern_model_options default_model_options() {
     o.allow_smaller_context = d.allow_smaller_context;
     o.pack = d.pack;
     o.prefix_cache = d.prefix_cache;
+    o.kv_tail = d.kv_tail;
+    o.kv_sessions = d.kv_sessions;
     return o;
 }
 
@@ -204,6 +208,8 @@ Status convert(const quern_model_options* in, quern::ModelOptions& out) {
     out.isa = or_empty(o.isa);
     out.pack = o.pack != 0;
     out.prefix_cache = o.prefix_cache != 0;
+    out.kv_tail = o.kv_tail;
+    out.kv_sessions = o.kv_sessions;
     out.pack_cache = or_empty(o.pack_cache);
     if (o.on_progress != nullptr) {
         out.on_progress = [o](const quern::LoadProgress& p) {

@@ -2,6 +2,7 @@
 #include "engine/backend/cpu.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 #include "engine/backend/cpu_steps.h"
@@ -55,7 +56,7 @@ struct CpuBackend::Lowered {
     std::vector<StepValues> values;
     std::vector<ValueState> state;
     std::vector<BufferLife> buffers;
-    std::optional<std::size_t> rope_buffer, partial_buffer;
+    std::optional<std::size_t> rope_buffer, partial_buffer, staging_buffer;
     std::size_t arena = 0;
 
     Lowered(const CpuBackend& backend, std::uint32_t n) : b(backend), bucket(n), state(backend.args_.plan->values.size()) {}
@@ -121,10 +122,13 @@ struct CpuBackend::Lowered {
             case OpKind::matmul: lower_matmul(op); break;
             case OpKind::rope_store: {
                 v.in2 = op.in2; v.in3 = op.in3; v.out = kNone;
+                const bool stages = b.args_.tiers.staging_tokens(bucket) > 0;
+                if (b.args_.tiers.on && stages) set_heads(add(kStepStage, StepValues{}, op));
                 Step& s = add(kStepRopeStore, v, op);
                 s.eps = h().rms_eps;
                 s.pairs = h().arch->rope_pairs;
                 set_heads(s);
+                if (b.args_.tiers.on) set_heads(add(kStepMigrate, StepValues{}, op));
                 break;
             }
             case OpKind::attention: lower_attention(op); break;
@@ -135,12 +139,26 @@ struct CpuBackend::Lowered {
     /// Values that one KV head's group of heads makes.
     std::uint32_t group_width(std::uint32_t layer) const { return h().n_head[layer] / h().n_head_kv[layer] * h().head_dim; }
 
+    /// Spans of the longest sequence; one more where a span is cut by the border between two tiers.
+    std::uint32_t max_parts() const { return b.args_.n_ctx / kernels::kAttnSpan + 1 + b.args_.tiers.on; }
+
+    /// One layer's pages for the chunks of a batch that their rings do not take.
+    std::size_t staging_bytes() const {
+        KvShape shape;   // F16
+        shape.head_dim = h().head_dim;
+        const std::uint32_t heads = *std::max_element(h().n_head_kv.begin(), h().n_head_kv.end());
+        return b.args_.tiers.on ? b.args_.tiers.staging_tokens(bucket) / shape.page_tokens * heads * shape.head_bytes() : 0;
+    }
+
     void set_heads(Step& s) const {
         s.n_head = h().n_head[s.layer]; s.n_head_kv = h().n_head_kv[s.layer];
         s.head_dim = h().head_dim; s.n_rot = h().rope.n_rot;
         s.window = h().window; s.attn_scale = h().attn_scale;
         s.pages = b.args_.pages;
-        s.max_spans = b.args_.n_ctx / kernels::kAttnSpan + 1;
+        s.exact = b.args_.exact;
+        s.tiers = b.args_.tiers;
+        s.staging_pages = b.staging_pages_.data();
+        s.max_spans = max_parts();
     }
 
     void lower_attention(const Op& op) {
@@ -220,7 +238,8 @@ struct CpuBackend::Lowered {
             if (s.fn == kStepRopeTable.fn || s.fn == kStepRopeStore.fn)
                 extend(rope_buffer, bucket * pad64(std::size_t{h().rope.n_rot} * sizeof(float)), i);
             if (s.fn == kStepAttentionSplit.fn || s.fn == kStepAttentionMerge.fn)
-                extend(partial_buffer, std::size_t{h().max_head()} * (b.args_.n_ctx / kernels::kAttnSpan + 1) * (h().head_dim + 2) * sizeof(float), i);
+                extend(partial_buffer, std::size_t{h().max_head()} * max_parts() * (h().head_dim + 2) * sizeof(float), i);
+            if (staging_bytes() > 0 && (s.fn == kStepStage.fn || s.fn == kStepAttention.fn)) extend(staging_buffer, staging_bytes(), i);
         }
         arena = place_buffers(buffers);
     }
@@ -245,6 +264,7 @@ struct CpuBackend::Lowered {
             s.in = bind(v.in, base); s.in2 = bind(v.in2, base); s.in3 = bind(v.in3, base); s.out = bind(v.out, base);
             for (std::uint32_t p = 0; p < s.n_parts; ++p) s.parts[p].out = bind(v.part_out[p], base);
             if (rope_buffer) s.rope_table = reinterpret_cast<float*>(base + buffers[*rope_buffer].offset);
+            if (staging_buffer) s.staging = base + buffers[*staging_buffer].offset;
             if (partial_buffer) s.partials = reinterpret_cast<float*>(base + buffers[*partial_buffer].offset);
             bind_weights(s, *v.op);
         }
@@ -303,6 +323,8 @@ Status CpuBackend::prepare(const PrepareProgress& progress) {
     angles_ = rope_angles(args_.hparams->rope, args_.weights->get(Slot::rope_freqs, 0) ? weights_.vector_values(Slot::rope_freqs, 0) : std::span<const float>{});
     const Sizes s = sizes();
     scratch_stride_ = s.scratch;
+    staging_pages_.resize(args_.tiers.on ? args_.tiers.staging_tokens(args_.max_bucket) / kernels::kLanes : 0);
+    std::iota(staging_pages_.begin(), staging_pages_.end(), 0u);
     auto arena = Mapping::create(s.arena, "activation buffers", {.huge_pages = true});
     if (!arena) return std::move(arena).error();
     arena_ = std::move(*arena);
@@ -350,8 +372,18 @@ void step_unit(void* context, std::uint32_t step, std::uint32_t unit, std::uint3
 
 }  // namespace
 
+Status CpuBackend::check_staging(const RunArgs& args) const {
+    const KvTiers& tiers = args_.tiers;
+    std::uint32_t staged = 0;
+    if (tiers.on)
+        for (const SeqChunk& c : args.chunks) staged += !tiers.fits_ring(c.pos0, c.n_tokens);
+    if (staged <= KvTiers::kStagedChunks) return {};
+    return Error{Errc::invalid_argument, std::to_string(staged) + " chunks of more than " + std::to_string(KvTiers::kSlack) + " tokens in one batch; a cache of two tiers takes " + std::to_string(KvTiers::kStagedChunks) + ": run the others in the next one"};
+}
+
 Status CpuBackend::run(Executable& executable, const RunArgs& args) {
     const auto& e = static_cast<const CpuExecutable&>(executable);
+    if (auto s = check_staging(args); !s) return s;
     RunContext c{&e.steps(), {&args}, scratch_.data(), scratch_stride_};
     args_.pool->run({step_units, step_unit, &c}, decodes(e.bucket(), args) ? n_threads_ : n_threads_batch_);
     return {};

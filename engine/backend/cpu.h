@@ -7,6 +7,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu_weights.h"
+#include "engine/kv/tiers.h"
 
 namespace quern::engine {
 
@@ -17,6 +18,8 @@ struct CpuBackendArgs {
     const Weights* weights = nullptr;
     const Plan* plan = nullptr;
     PagePool* pages = nullptr;
+    PagePool* exact = nullptr;    // pages of the sequences' rings, where there are two tiers
+    KvTiers tiers;
     ThreadPool* pool = nullptr;
     const kernels::KernelTable* table = nullptr;
     std::uint32_t n_ctx = 0;      // longest sequence
@@ -63,12 +66,16 @@ private:
     struct Sizes { std::size_t arena = 0, scratch = 0; };
     Sizes sizes() const;
 
+    /// Refuses what the staging buffer has no room for.
+    Status check_staging(const RunArgs& args) const;
+
     CpuBackendArgs args_;
     CpuWeights weights_;
     RopeAngles angles_;
     Mapping arena_, scratch_;          // shared by all executables; scratch_ has one stretch a thread
     std::size_t scratch_stride_ = 0;
     std::uint32_t n_threads_ = 1, n_threads_batch_ = 1;
+    std::vector<std::uint32_t> staging_pages_;  // 0, 1, 2, ...: the block table of the staging buffer
 };
 
 }  // namespace quern::engine

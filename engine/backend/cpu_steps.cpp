@@ -205,6 +205,93 @@ Tile find_tile(const CpuRun& r, std::uint32_t index, std::uint32_t tile) {
     return {c, index * tile, std::min(tile, c->n_tokens - index * tile)};
 }
 
+// --- Two tiers: where a chunk's exact positions lie, and their migration. docs/numerics.md has the rule. ---
+
+/// F16 pages of a chunk: positions from `from` on, counted from there.
+struct Exact { kernels::KvHeadView view; std::int32_t from; };
+
+bool staged(const Step& s, const SeqChunk& c) { return !s.tiers.fits_ring(c.pos0, c.n_tokens); }
+
+const std::uint32_t* ring_pages(const Step& s, const SeqChunk& c, std::int32_t pos) {
+    const std::uint32_t page = s.exact->shape().page_tokens, n = s.tiers.ring_tokens / page;
+    return c.exact + static_cast<std::uint32_t>(pos) / page % n;
+}
+
+kernels::KvHeadView staging_view(const Step& s, const CpuRun& r, const SeqChunk& chunk, std::uint32_t head) {
+    std::uint32_t before = 0;   // pages of the staged chunks before this one
+    for (const SeqChunk* c = r.args->chunks.data(); c != &chunk; ++c)
+        if (staged(s, *c)) before += s.tiers.staged_tokens(c->pos0, c->n_tokens) / kLanes;
+    kernels::KvHeadView v = s.exact->view(s.layer, head, s.staging_pages + before);
+    v.base = s.staging;
+    return v;
+}
+
+Exact exact_view(const Step& s, const CpuRun& r, const SeqChunk& c, std::uint32_t head) {
+    const std::int32_t from = s.tiers.window(c.pos0);
+    if (staged(s, c)) return {staging_view(s, r, c, head), from};
+    return {s.exact->view(s.layer, head, ring_pages(s, c, from)), from};
+}
+
+std::byte* page_of(const kernels::KvHeadView& v, std::uint32_t i) { return v.base + v.pages[i] * v.page_stride; }
+
+std::uint32_t pages_between(std::int32_t from, std::int32_t to) { return (static_cast<std::uint32_t>(to - from) + kLanes - 1) / kLanes; }
+
+/// A staged chunk begins with what its ring holds; a unit is a page of all heads.
+std::uint32_t stage_units(const Step& s, const SeqChunk& c) { return staged(s, c) ? pages_between(s.tiers.window(c.pos0), c.pos0) : 0; }
+std::uint32_t count_stage(const Step& s, const CpuRun& r) {
+    std::uint32_t n = 0;
+    for (const SeqChunk& c : r.args->chunks) n += stage_units(s, c);
+    return n;
+}
+void stage(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    const SeqChunk* c = r.args->chunks.data();
+    while (unit >= stage_units(s, *c)) unit -= stage_units(s, *c++);
+    const auto to = staging_view(s, r, *c, 0), from = s.exact->view(s.layer, 0, ring_pages(s, *c, s.tiers.window(c->pos0)));
+    std::memcpy(page_of(to, unit), page_of(from, unit), from.page_stride);
+}
+
+/// Once a chunk is stored: whole groups to the quantized tier, a unit a head and group; then what the next chunk will need
+/// of a staged one back to its ring, a unit a page.
+struct Migration { std::uint32_t quantize, keep; std::int32_t from, kept; };
+Migration migration_of(const Step& s, const SeqChunk& c) {
+    const auto end = c.pos0 + static_cast<std::int32_t>(c.n_tokens);
+    Migration m{};
+    m.from = s.tiers.window(c.pos0);
+    m.quantize = static_cast<std::uint32_t>(s.tiers.window(end) - m.from) / KvTiers::kBatch * s.n_head_kv;
+    if (!staged(s, c)) return m;
+    const auto lanes = static_cast<std::int32_t>(kLanes);
+    m.kept = std::max(m.from, (end - static_cast<std::int32_t>(s.tiers.ring_tokens) + lanes - 1) / lanes * lanes);
+    m.keep = pages_between(m.kept, end);
+    return m;
+}
+std::uint32_t count_migrate(const Step& s, const CpuRun& r) {
+    std::uint32_t n = 0;
+    for (const SeqChunk& c : r.args->chunks) {
+        const Migration m = migration_of(s, c);
+        n += m.quantize + m.keep;
+    }
+    return n;
+}
+void migrate(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    const SeqChunk* c = r.args->chunks.data();
+    Migration m = migration_of(s, *c);
+    while (unit >= m.quantize + m.keep) {
+        unit -= m.quantize + m.keep;
+        m = migration_of(s, *++c);
+    }
+    if (unit < m.quantize) {
+        const std::uint32_t head = unit % s.n_head_kv, offset = unit / s.n_head_kv * KvTiers::kBatch;
+        const auto format = static_cast<int>(s.pages->shape().format) - kernels::kKvExactFormats;
+        s.table->kv_quantize[format]({exact_view(s, r, *c, head).view, s.pages->view(s.layer, head, c->pages),
+                                      static_cast<std::int32_t>(offset), m.from + static_cast<std::int32_t>(offset)});
+        return;
+    }
+    const auto from = staging_view(s, r, *c, 0);
+    const std::uint32_t page = unit - m.quantize;
+    const auto to = s.exact->view(s.layer, 0, ring_pages(s, *c, m.kept));
+    std::memcpy(page_of(to, page), page_of(from, page + static_cast<std::uint32_t>(m.kept - m.from) / kLanes), from.page_stride);
+}
+
 std::uint32_t count_rope(const Step&, const CpuRun& r) { return count_tiles(r, kLanes); }
 
 void rope_store(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
@@ -224,48 +311,102 @@ void rope_store(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) 
     const std::size_t token = t.chunk->first + t.first;
     for (std::uint32_t hd = 0; hd < s.n_head_kv; ++hd) {
         kernels::KvStoreArgs a;
-        a.kv = s.pages->view(s.layer, hd, t.chunk->pages);
+        const Exact to = s.tiers.on ? exact_view(s, r, *t.chunk, hd) : Exact{s.pages->view(s.layer, hd, t.chunk->pages), 0};
+        a.kv = to.view;
         a.k = row(s.in2, token) + hd * s.head_dim;
         a.v = row(s.in3, token) + hd * s.head_dim;
         a.k_stride = s.in2.f32_stride;
         a.v_stride = s.in3.f32_stride;
         a.n_tokens = t.n;
-        a.pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
-        s.table->kv_store[static_cast<int>(s.pages->shape().format)](a);
+        a.pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first) - to.from;
+        s.table->kv_store[static_cast<int>((s.tiers.on ? s.exact : s.pages)->shape().format)](a);
     }
 }
 
-// --- Attention: a unit is one KV head and a tile of tokens; spans are merged in ascending order, always. ---
+// --- Attention: a unit is one KV head and a tile of tokens; parts are merged in ascending order, always. ---
 
 std::uint32_t tile_tokens(const Step& s) { return std::max(1u, kernels::kAttnMaxRows / (s.n_head / s.n_head_kv)); }
 
-/// Positions [begin, end) that rows from pos0 to pos_last can see, by spans.
-struct Spans { std::int32_t first, count; };
-Spans spans_of(const Step& s, std::int32_t pos0, std::int32_t pos_last) {
-    const std::int32_t span = kAttnSpan;
-    const std::int32_t from = s.window ? std::max(0, pos0 - static_cast<std::int32_t>(s.window) + 1) / span : 0;
-    return {from, pos_last / span + 1 - from};
+/// Tokens from index `first` of a chunk on that see the same positions quantized.
+std::uint32_t same_boundary(const Step& s, const SeqChunk& c, std::uint32_t first) {
+    const std::uint32_t left = c.n_tokens - first;
+    if (!s.tiers.on) return left;
+    const std::int64_t pos = std::int64_t{c.pos0} + first, next = s.tiers.boundary(pos) + std::int64_t{KvTiers::kBatch};
+    return static_cast<std::uint32_t>(std::min<std::int64_t>(left, next + s.tiers.tail - 1 - pos));   // boundary(pos + this) is `next`
 }
 
+/// Calls fn(tile) for the tiles of all chunks in order until it returns true.
+template <class Fn>
+void each_attention_tile(const Step& s, const CpuRun& r, Fn fn) {
+    const std::uint32_t most = tile_tokens(s);
+    for (const SeqChunk& c : r.args->chunks)
+        for (std::uint32_t first = 0; first < c.n_tokens;) {
+            const std::uint32_t n = std::min(most, same_boundary(s, c, first));
+            if (fn(Tile{&c, first, n})) return;
+            first += n;
+        }
+}
+
+std::uint32_t attention_tiles(const Step& s, const CpuRun& r) {
+    if (!s.tiers.on) return count_tiles(r, tile_tokens(s));
+    std::uint32_t n = 0;
+    each_attention_tile(s, r, [&](const Tile&) { return ++n, false; });
+    return n;
+}
+
+Tile attention_tile(const Step& s, const CpuRun& r, std::uint32_t index) {
+    if (!s.tiers.on) return find_tile(r, index, tile_tokens(s));
+    Tile out{};
+    each_attention_tile(s, r, [&](const Tile& t) { out = t; return index-- == 0; });
+    return out;
+}
+
+/// What a tile's rows look at, in ascending order: spans of the quantized tier, then of the exact one; one tier where there
+/// is no other. Aligned at multiples of a span, and cut at the border.
+struct Parts {
+    std::int32_t first, n_old, border, first_exact, end;
+    std::int32_t count() const { return n_old + (end - 1) / static_cast<std::int32_t>(kAttnSpan) + 1 - first_exact; }
+};
+Parts parts_of(const Step& s, std::int32_t pos0, std::int32_t pos_last) {
+    const std::int32_t span = kAttnSpan;
+    Parts p{};
+    const std::int32_t least = s.window ? std::max(0, pos0 - static_cast<std::int32_t>(s.window) + 1) : 0;
+    p.border = s.tiers.on ? s.tiers.boundary(pos0) : 0;
+    p.end = pos_last + 1;
+    p.first = least / span;
+    p.n_old = least < p.border ? (p.border - 1) / span + 1 - p.first : 0;
+    p.first_exact = std::max(least, p.border) / span;
+    return p;
+}
+
+/// What is the same for all parts.
 kernels::AttnArgs attention_args(const Step& s, const Tile& t, std::uint32_t head_kv, std::byte* scratch) {
     const std::uint32_t n_rep = s.n_head / s.n_head_kv;
     kernels::AttnArgs a{};
-    a.kv = s.pages->view(s.layer, head_kv, t.chunk->pages);
     a.q = row(s.in, t.chunk->first + t.first) + std::size_t{head_kv} * n_rep * s.head_dim;
     a.q_stride = s.in.f32_stride;
     a.n_tokens = t.n;
     a.n_rep = n_rep;
-    a.pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
     a.window = static_cast<std::int32_t>(s.window);
     a.scale = s.attn_scale;
     a.softcap = 0;
+    a.out_stride = s.head_dim;
     a.scratch = scratch;
     return a;
 }
 
-void set_span(kernels::AttnArgs& a, std::int32_t span) {
-    a.begin = span * static_cast<std::int32_t>(kAttnSpan);
-    a.end = std::min(a.begin + static_cast<std::int32_t>(kAttnSpan), a.pos0 + static_cast<std::int32_t>(a.n_tokens));
+void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t head_kv, const Parts& p, std::int32_t i,
+                 kernels::AttnArgs a) {
+    const std::int32_t span = kAttnSpan, pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
+    const bool old = i < p.n_old;
+    const std::int32_t at = (old ? p.first + i : p.first_exact + i - p.n_old) * span;
+    const bool own = s.tiers.on && !old;
+    const Exact from = own ? exact_view(s, r, *t.chunk, head_kv) : Exact{s.pages->view(s.layer, head_kv, t.chunk->pages), 0};
+    a.kv = from.view;
+    a.pos0 = pos0 - from.from;
+    a.begin = (old ? at : std::max(at, p.border)) - from.from;
+    a.end = std::min(at + span, old ? p.border : p.end) - from.from;
+    s.table->attention[static_cast<int>((own ? s.exact : s.pages)->shape().format)](a);
 }
 
 /// The heads that share a KV head, to their places in row i.
@@ -276,12 +417,11 @@ void finish_heads(const Step& s, const float* acc, const float* ml, std::uint32_
     if (rounds_in_parts(width)) round_part(s, out, i, first, width);
 }
 
-std::uint32_t count_attention(const Step& s, const CpuRun& r) { return count_tiles(r, tile_tokens(s)) * s.n_head_kv; }
+std::uint32_t count_attention(const Step& s, const CpuRun& r) { return attention_tiles(s, r) * s.n_head_kv; }
 
 void attention(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
     // Late tokens see most: they go first, so that the last units to finish are small.
-    const std::uint32_t tiles = count_tiles(r, tile_tokens(s));
-    const Tile t = find_tile(r, tiles - 1 - unit / s.n_head_kv, tile_tokens(s));
+    const Tile t = attention_tile(s, r, attention_tiles(s, r) - 1 - unit / s.n_head_kv);
     const std::uint32_t head_kv = unit % s.n_head_kv;
     kernels::AttnArgs a = attention_args(s, t, head_kv, scratch);
     const std::uint32_t rows = a.n_tokens * a.n_rep;
@@ -289,53 +429,45 @@ void attention(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* sc
     float* acc_ml = acc + std::size_t{kernels::kAttnMaxRows} * s.head_dim;
     float* part = acc_ml + 2 * kernels::kAttnMaxRows;
     float* part_ml = part + std::size_t{kernels::kAttnMaxRows} * s.head_dim;
-    a.out_stride = s.head_dim;
-    const auto kernel = s.table->attention[static_cast<int>(s.pages->shape().format)];
-    const Spans spans = spans_of(s, a.pos0, a.pos0 + static_cast<std::int32_t>(t.n) - 1);
-    for (std::int32_t i = 0; i < spans.count; ++i) {
-        set_span(a, spans.first + i);
+    const std::int32_t pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
+    const Parts parts = parts_of(s, pos0, pos0 + static_cast<std::int32_t>(t.n) - 1);
+    for (std::int32_t i = 0; i < parts.count(); ++i) {
         a.out = i ? part : acc;
         a.ml = i ? part_ml : acc_ml;
-        kernel(a);
+        attend_part(s, r, t, head_kv, parts, i, a);
         if (i) s.table->attn_merge(acc, acc_ml, part, part_ml, rows, s.head_dim, s.head_dim);
     }
     for (std::uint32_t i = 0; i < t.n; ++i)
         finish_heads(s, acc + std::size_t{i} * a.n_rep * s.head_dim, acc_ml + 2 * i * a.n_rep, head_kv, t.chunk->first + t.first + i, part);
 }
 
-// Split attention, for a single token: a unit is one KV head and one span; a second step merges.
+// Split attention, for a single token: a unit is one KV head and one part; a second step merges.
 
 Tile only_token(const CpuRun& r) { return {&r.args->chunks[0], 0, 1}; }
-float* partial(const Step& s, std::uint32_t head_kv, std::uint32_t span) {
+Parts only_parts(const Step& s, const CpuRun& r) { return parts_of(s, r.args->chunks[0].pos0, r.args->chunks[0].pos0); }
+float* partial(const Step& s, std::uint32_t head_kv, std::uint32_t part) {
     const std::size_t n_rep = s.n_head / s.n_head_kv;
-    return s.partials + (std::size_t{head_kv} * s.max_spans + span) * n_rep * (s.head_dim + 2);
+    return s.partials + (std::size_t{head_kv} * s.max_spans + part) * n_rep * (s.head_dim + 2);
 }
 
-std::uint32_t count_split(const Step& s, const CpuRun& r) {
-    const std::int32_t pos = r.args->chunks[0].pos0;
-    return s.n_head_kv * static_cast<std::uint32_t>(spans_of(s, pos, pos).count);
-}
+std::uint32_t count_split(const Step& s, const CpuRun& r) { return s.n_head_kv * static_cast<std::uint32_t>(only_parts(s, r).count()); }
 
 void attention_split(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
-    const Tile t = only_token(r);
-    kernels::AttnArgs a = attention_args(s, t, unit % s.n_head_kv, scratch);
-    const std::uint32_t span = unit / s.n_head_kv;
-    set_span(a, spans_of(s, a.pos0, a.pos0).first + static_cast<std::int32_t>(span));
-    a.out = partial(s, unit % s.n_head_kv, span);
-    a.out_stride = s.head_dim;
+    const std::uint32_t head_kv = unit % s.n_head_kv, part = unit / s.n_head_kv;
+    kernels::AttnArgs a = attention_args(s, only_token(r), head_kv, scratch);
+    a.out = partial(s, head_kv, part);
     a.ml = a.out + std::size_t{a.n_rep} * s.head_dim;
-    s.table->attention[static_cast<int>(s.pages->shape().format)](a);
+    attend_part(s, r, only_token(r), head_kv, only_parts(s, r), static_cast<std::int32_t>(part), a);
 }
 
 std::uint32_t count_heads_kv(const Step& s, const CpuRun&) { return s.n_head_kv; }
 
 void attention_merge(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
-    const std::int32_t pos = r.args->chunks[0].pos0;
     const std::uint32_t n_rep = s.n_head / s.n_head_kv;
-    const auto spans = static_cast<std::uint32_t>(spans_of(s, pos, pos).count);
+    const auto parts = static_cast<std::uint32_t>(only_parts(s, r).count());
     float* acc = partial(s, unit, 0);
     float* ml = acc + std::size_t{n_rep} * s.head_dim;
-    for (std::uint32_t i = 1; i < spans; ++i) {
+    for (std::uint32_t i = 1; i < parts; ++i) {
         const float* b = partial(s, unit, i);
         s.table->attn_merge(acc, ml, b, b + std::size_t{n_rep} * s.head_dim, n_rep, s.head_dim, s.head_dim);
     }
@@ -353,6 +485,8 @@ const StepKind kStepGather{gather, count_rows};
 const StepKind kStepMatmul{matmul, count_matmul};
 const StepKind kStepMatmulGlu{matmul_glu, count_matmul_glu};
 const StepKind kStepRopeStore{rope_store, count_rope};
+const StepKind kStepStage{stage, count_stage};
+const StepKind kStepMigrate{migrate, count_migrate};
 const StepKind kStepAttention{attention, count_attention};
 const StepKind kStepAttentionSplit{attention_split, count_split};
 const StepKind kStepAttentionMerge{attention_merge, count_heads_kv};

@@ -64,6 +64,10 @@ struct Step {
     float* partials = nullptr;     // split attention: [n_head_kv][spans][n_rep][head_dim + 2]
     std::uint32_t max_spans = 0;
     const PagePool* pages = nullptr;
+    const PagePool* exact = nullptr;         // two tiers: pages of the rings
+    KvTiers tiers;
+    std::byte* staging = nullptr;            // two tiers: one layer's F16 pages of the chunks too long for their ring
+    const std::uint32_t* staging_pages = nullptr;
     Activation activation = Activation::swiglu;
 };
 
@@ -75,7 +79,7 @@ struct CpuRun {
 // One pair of functions a step kind.
 struct StepKind { UnitFn fn; CountFn count; };
 extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepGather, kStepMatmul, kStepMatmulGlu, kStepRopeStore,
-    kStepAttention, kStepAttentionSplit, kStepAttentionMerge, kStepRound;
+    kStepStage, kStepMigrate, kStepAttention, kStepAttentionSplit, kStepAttentionMerge, kStepRound;
 
 /// Whether values of which a unit makes `width` at a time can be rounded by that unit: rounding goes by blocks of 32.
 inline bool rounds_in_parts(std::uint32_t width) { return width % kernels::kActBlock == 0; }

@@ -156,7 +156,7 @@ kernels::KvHeadView PagePool::view(std::uint32_t layer, std::uint32_t head, cons
     v.pages = pages;
     v.page_stride = shape_.n_head_kv[layer] * shape_.head_bytes();
     v.k_offset = head * shape_.head_bytes();
-    v.v_offset = v.k_offset + shape_.page_tokens * shape_.head_dim * shape_.element_bytes();
+    v.v_offset = is_quantized(shape_.format) ? v.k_offset : v.k_offset + shape_.page_tokens * shape_.head_dim * shape_.element_bytes();
     v.page_tokens = shape_.page_tokens;
     v.head_dim = shape_.head_dim;
     return v;

@@ -19,13 +19,15 @@ namespace quern::engine {
 /// Shape of the cache of one model.
 struct KvShape {
     kernels::KvFormat format = kernels::KvFormat::F16;
-    std::uint32_t page_tokens = 16;            // a multiple of kernels::kLanes
+    std::uint32_t page_tokens = 16;            // a multiple of kernels::kLanes; kernels::kKvGroup if quantized
     std::uint32_t head_dim = 0;
     std::vector<std::uint32_t> n_head_kv;      // [n_layer]
 
-    std::size_t element_bytes() const { return format == kernels::KvFormat::F32 ? 4 : 2; }
+    std::size_t element_bytes() const { return format == kernels::KvFormat::F32 ? 4 : 2; }   // of an exact format
     std::size_t v_pitch() const { return (head_dim + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes; }
-    std::size_t head_bytes() const { return page_tokens * (head_dim + v_pitch()) * element_bytes(); }
+    std::size_t head_bytes() const {           // of one page
+        return is_quantized(format) ? kernels::KvQuantLayout(format, head_dim).bytes : page_tokens * (head_dim + v_pitch()) * element_bytes();
+    }
     std::size_t page_bytes() const;            // all layers
 };
 

@@ -11,9 +11,26 @@ constexpr std::uint32_t kSmallestContext = 256;   // what allow_smaller_context 
 
 }  // namespace
 
+KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx)
+    : shape(model) {
+    shape.format = format;
+    n_tokens = n_ctx;
+    if (!kernels::is_quantized(format)) return;
+    shape.page_tokens = kernels::kKvGroup;
+    exact = model;
+    exact.format = kernels::KvFormat::F16;
+    tiers = KvTiers::make(tail, n_ctx);
+    n_tokens = std::max(tiers.quantized(n_ctx), shape.page_tokens);   // a pool has a page
+    n_exact_tokens = std::uint64_t{tiers.ring_tokens} * n_sequences;
+}
+
+std::uint64_t KvPlan::bytes() const {
+    return n_tokens / shape.page_tokens * shape.page_bytes() + (n_tokens % shape.page_tokens ? shape.page_bytes() : 0) +
+           (tiers.on ? n_exact_tokens / exact.page_tokens * exact.page_bytes() : 0);
+}
+
 Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o) {
     KvShape shape;
-    shape.format = o.kv_format;
     shape.head_dim = hparams_.head_dim;
     shape.n_head_kv = hparams_.n_head_kv;
     n_ctx_ = o.n_ctx ? o.n_ctx : hparams_.n_ctx_train;
@@ -23,10 +40,10 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
     args.pool = pool_.get(); args.table = table_; args.max_bucket = max_batch_; args.pack = o.pack; args.pack_cache = o.pack_cache;
     args.numa = o.numa;
     const auto need = [&](std::uint32_t n_ctx) {
+        const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx);
         args.n_ctx = n_ctx;
-        const BackendMemory m = CpuBackend(args).estimate();
-        const std::uint64_t pages = (std::uint64_t{n_ctx} + shape.page_tokens - 1) / shape.page_tokens;
-        return std::pair(m, pages * shape.page_bytes());
+        args.tiers = plan.tiers;
+        return std::pair(CpuBackend(args).estimate(), plan.bytes());
     };
     auto [fixed, kv] = need(n_ctx_);
     const auto total = [&] { return fixed.weights_packed + fixed.weights_mapped + fixed.buffers + kv; };
@@ -42,14 +59,23 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
                                                   (o.allow_smaller_context ? "" : " or allow a smaller one") + ", or take a smaller quantization"};
         if (o.log) o.log("context shrunk to " + std::to_string(n_ctx_) + " tokens to stay within the memory limit (" + numbers + ")");
     }
-    auto pages = PagePool::create(shape, n_ctx_);
+    const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_);
+    auto pages = PagePool::create(plan.shape, plan.n_tokens);
     if (!pages) return std::move(pages).error();
     pages_ = std::move(*pages);
     o.numa.interleave(pages_->memory());   // whoever is free works on a head: none has a node of its own
-    if (o.prefix_cache)
+    if (o.prefix_cache && !plan.tiers.on)   // the exact positions before a shared text's end are not kept
         if (auto s = pages_->keep_prefixes(); !s) return s;
+    if (plan.tiers.on) {
+        auto exact = PagePool::create(plan.exact, plan.n_exact_tokens);
+        if (!exact) return std::move(exact).error();
+        exact_pages_ = std::move(*exact);
+        o.numa.interleave(exact_pages_->memory());
+    }
     args.n_ctx = n_ctx_;
     args.pages = pages_.get();
+    args.exact = exact_pages_.get();
+    args.tiers = tiers_ = plan.tiers;
     backend_ = std::make_unique<CpuBackend>(args);
     return {};
 }

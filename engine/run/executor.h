@@ -24,6 +24,8 @@ struct ExecutorOptions {
     bool allow_smaller_context = false;
     kernels::KvFormat kv_format = kernels::KvFormat::F16;
     bool prefix_cache = true;              // keep pages for sequences with the same beginning
+    std::uint32_t kv_tail = 0;             // of a quantized format: newest positions that stay exact
+    std::uint32_t kv_sequences = 1;        // of a quantized format: sequences whose exact positions there is room for
     std::uint32_t n_batch = 512;
     bool pack = true;
     PackCacheOptions pack_cache;
@@ -39,6 +41,10 @@ public:
     PagePool& pages() { return *pages_; }
     const PagePool& pages() const { return *pages_; }
     std::uint32_t n_batch() const { return n_batch_.load(std::memory_order_relaxed); }
+    /// Two tiers: pages() holds what is quantized, exact_pages() the sequences' rings; null where there is one tier.
+    const KvTiers& tiers() const { return tiers_; }
+    PagePool* exact_pages() { return exact_pages_.get(); }
+    const PagePool* exact_pages() const { return exact_pages_.get(); }
     std::uint32_t n_ctx() const { return n_ctx_; }
     const kernels::KernelTable& table() const { return *table_; }
     std::uint32_t threads() const { return backend_->threads(); }
@@ -66,7 +72,8 @@ private:
     Plan plan_;
     const kernels::KernelTable* table_ = nullptr;
     std::unique_ptr<ThreadPool> pool_;
-    std::unique_ptr<PagePool> pages_;
+    std::unique_ptr<PagePool> pages_, exact_pages_;
+    KvTiers tiers_;
     std::unique_ptr<CpuBackend> backend_;
     std::vector<std::unique_ptr<Executable>> executables_;   // ascending buckets
     std::uint32_t max_batch_ = 0, n_ctx_ = 0;

@@ -12,7 +12,7 @@
 namespace quern::engine {
 
 Sequence::Sequence(Executor& executor, std::uint32_t n_ctx, bool own_logits)
-    : executor_(executor), n_ctx_(n_ctx), logits_(own_logits ? executor.hparams().n_vocab : 0) {
+    : executor_(executor), n_ctx_(n_ctx), ring_(executor.exact_pages(), executor.tiers()), logits_(own_logits ? executor.hparams().n_vocab : 0) {
     tokens_.reserve(n_ctx);
     pages_.reserve(n_ctx / executor.pages().shape().page_tokens + 1);
 }
@@ -78,20 +78,26 @@ void Sequence::publish_pages() {
         if (!pool.publish(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page), pages_[i])) return;
 }
 
+std::size_t Sequence::pages_for(std::size_t n_tokens) const {
+    const std::size_t page = executor_.pages().shape().page_tokens;
+    return ((executor_.tiers().on ? executor_.tiers().quantized(n_tokens) : n_tokens) + page - 1) / page;
+}
+
 void Sequence::keep_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
-    const std::size_t page = pool.shape().page_tokens;
-    for (; pages_.size() * page >= n_tokens + page; pages_.pop_back()) pool.release(pages_.back());
-    n_published_ = std::min(n_published_, n_run_ / static_cast<std::uint32_t>(page));
+    for (const std::size_t keep = pages_for(n_tokens); pages_.size() > keep; pages_.pop_back()) pool.release(pages_.back());
+    ring_.trim(n_tokens);
+    n_published_ = std::min(n_published_, n_run_ / pool.shape().page_tokens);
 }
 
 bool Sequence::take_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
-    const std::size_t page = pool.shape().page_tokens, need = (n_tokens + page - 1) / page;
+    const std::size_t need = pages_for(n_tokens);
     return need <= pages_.size() || pool.take(static_cast<std::uint32_t>(need - pages_.size()), pages_);
 }
 
 Status Sequence::reserve_pages(std::size_t n_tokens) {
+    if (!ring_.reserve(n_tokens)) return no_ring();
     return take_pages(n_tokens) ? own_pages(n_tokens) : no_page(n_tokens);
 }
 
@@ -99,9 +105,16 @@ Status Sequence::own_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
     const std::size_t page = pool.shape().page_tokens;
     n_published_ = std::min(n_published_, n_run_ / static_cast<std::uint32_t>(page));
-    for (std::size_t i = n_run_ / page; i * page < n_tokens; ++i)
+    const KvTiers& tiers = executor_.tiers();
+    const std::size_t first = tiers.on ? static_cast<std::size_t>(tiers.window(static_cast<std::int32_t>(n_run_))) : n_run_;
+    for (std::size_t i = first / page; i < pages_for(n_tokens); ++i)
         if (!pool.make_own(pages_[i])) return no_page(n_tokens);
     return {};
+}
+
+Error Sequence::no_ring() const {
+    const PagePool& pool = *executor_.exact_pages();
+    return Error{Errc::context_full, "the exact tier of the KV cache has no room for another session: " + std::to_string(pool.n_free() * pool.shape().page_tokens) + " of its " + std::to_string(pool.n_pages() * pool.shape().page_tokens) + " tokens are free; end a session or load with kv_sessions set to as many as there are at once"};
 }
 
 Error Sequence::no_page(std::size_t n_tokens) const {
@@ -111,15 +124,21 @@ Error Sequence::no_page(std::size_t n_tokens) const {
 }
 
 Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::span<const std::uint32_t> outputs, float* logits) {
-    if (auto s = own_pages(n_run_ + tokens.size()); !s) return s;
-    const SeqChunk chunk{pages_.data(), 0, static_cast<std::uint32_t>(tokens.size()), static_cast<std::int32_t>(n_run_)};
+    const auto n = static_cast<std::uint32_t>(tokens.size());
+    if (auto s = reserve_pages(n_run_ + n); !s) return s;
+    const SeqChunk chunk{pages_.data(), 0, n, static_cast<std::int32_t>(n_run_), ring_.table()};
     RunArgs args;
     args.tokens = tokens;
     args.chunks = {&chunk, 1};
     args.outputs = outputs;
     args.logits = logits;
     args.logits_stride = logits_.size();
-    return executor_.run(args);
+    if (auto s = executor_.run(args); !s) return s;
+    const KvTiers& tiers = executor_.tiers();
+    const bool staged = tiers.on && !tiers.fits_ring(chunk.pos0, n);   // comes back in whole pages
+    const std::uint32_t end = n_run_ + n, lost = end - std::min(end, tiers.ring_tokens);
+    ring_from_ = std::max(ring_from_, staged ? (lost + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes : lost);
+    return {};
 }
 
 Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
@@ -132,6 +151,7 @@ Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, f
 
 std::uint32_t Sequence::reserve_ahead(std::uint32_t n) {
     n = std::min(n, executor_.n_batch() - 1);
+    if (executor_.tiers().on) n = std::min(n, KvTiers::kSlack);   // more could not always be taken back
     if (ahead_outputs_.size() <= n) {
         ahead_.reserve(n + 1);
         ahead_outputs_.resize(n + 1);
@@ -225,11 +245,15 @@ void Sequence::truncate(std::uint32_t n) {
     n_run_ = std::min(n_run_, n);
     if (n_run_ == 0) restored_ = false;
     has_logits_ = false;
+    if (const KvTiers& tiers = executor_.tiers(); tiers.on)
+        if (n_run_ == 0 || static_cast<std::uint32_t>(tiers.window(static_cast<std::int32_t>(n_run_))) < ring_from_) n_run_ = ring_from_ = 0;
     keep_pages(n);
 }
 
 Status Sequence::fork(const Sequence& other) {
-    const std::size_t page = executor_.pages().shape().page_tokens, shared = (other.n_run_ + page - 1) / page;
+    const std::size_t shared = pages_for(other.n_run_);
+    if (!ring_.copy(other.ring_)) return no_ring();
+    ring_from_ = other.ring_from_;
     for (std::size_t i = 0; i < shared; ++i) {
         executor_.pages().add_reference(other.pages_[i]);
         pages_.push_back(other.pages_[i]);
@@ -269,7 +293,7 @@ Status Sequence::save(const std::string& path, std::uint64_t model, std::string_
     SessionFile f = agreed(executor_, model);
     f.tokens = tokens_;
     f.note = note;
-    f.n_pages = n_run_ / f.page_tokens;
+    f.n_pages = executor_.tiers().on ? 0 : n_run_ / f.page_tokens;   // two tiers: restored by running the tokens again
     return f.write(path, [&](std::uint32_t i, std::span<std::byte> to) {
         for (std::uint32_t layer = 0; layer < pool.shape().n_head_kv.size(); ++layer) {
             const auto from = pool.part(layer, pages_[i]);
@@ -289,7 +313,9 @@ Status Sequence::restore(const std::string& path, std::uint64_t model, std::stri
         return Error{Errc::context_full, cat(path, ": this session has ", f.tokens.size(), " tokens, the context holds ", n_ctx_, "; choose a larger context")};
     PagePool& pool = executor_.pages();
     std::vector<std::uint32_t> pages;
-    const std::size_t need = (f.tokens.size() + f.page_tokens - 1) / f.page_tokens;
+    if (executor_.tiers().on && f.n_pages > 0)
+        return Error{Errc::bad_file, cat(path, ": this session cannot be restored: it has ", f.n_pages, " pages, and a cache of two tiers saves none; delete the file")};
+    const std::size_t need = pages_for(f.tokens.size());
     pages.reserve(need);
     if (!pool.take(static_cast<std::uint32_t>(need), pages)) return no_page(f.tokens.size());
     for (std::uint32_t i = 0; i < f.n_pages; ++i) {

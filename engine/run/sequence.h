@@ -51,7 +51,9 @@ public:
     Status run_all(std::vector<float>& logits);
     /// Makes sure that logits() is there, running the last token again where it must.
     Status need_logits();
-    /// Forgets all but the first n tokens.
+    /// Forgets all but the first n tokens. With two tiers, where what the next token needs exact has been given up, the next
+    /// run starts from the first token again: never for the last token, nor for KvTiers::kSlack tokens run in steps of no
+    /// more than that.
     void truncate(std::uint32_t n);
     /// Makes this empty sequence a copy of `other`, of the same executor: its pages are shared, and copied where either
     /// writes. Fails, empty still, where tokens of `other` that have not been run find no page.
@@ -77,12 +79,15 @@ public:
     std::uint32_t n_run() const { return n_run_; }
 
 private:
+    /// Pages of the block table for so many tokens.
+    std::size_t pages_for(std::size_t n_tokens) const;
     Status reserve_pages(std::size_t n_tokens);
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
     Status own_pages(std::size_t n_tokens);
     /// Releases the pages behind those of the first n tokens.
     void keep_pages(std::size_t n_tokens);
     Error no_page(std::size_t n_tokens) const;
+    Error no_ring() const;
     /// Takes over pages of the text that begins with the tokens run so far and goes on with those appended.
     void reuse_pages();
     /// Lets other sequences have the full pages.
@@ -100,6 +105,8 @@ private:
     std::uint32_t n_published_ = 0;            // leading pages that the pool's index has
     std::uint32_t n_reused_ = 0;
     bool restored_ = false;                    // has pages of a file: a forged one must not reach other sequences
+    ExactRing ring_;                           // two tiers: the newest positions
+    std::uint32_t ring_from_ = 0;              // first position that the ring still holds
     std::vector<float> logits_;
     std::vector<std::int32_t> ahead_;          // the token before the guesses, and the guesses; empty: none are left
     std::vector<float> ahead_logits_;          // [ahead_][n_vocab]

@@ -25,7 +25,9 @@ Result<std::unique_ptr<TuneMeter>> TuneMeter::create(Executor& executor, const T
     PagePool& pool = executor.pages();
     const std::uint32_t page = pool.shape().page_tokens;
     const std::uint32_t want = std::min(kMostTokens, *std::max_element(c.batch.begin(), c.batch.end()));
-    if (!pool.take((want + page - 1) / page, m->pages_)) {
+    const std::uint32_t held = executor.tiers().on ? executor.tiers().quantized(want) : want;
+    m->ring_ = ExactRing(executor.exact_pages(), executor.tiers());
+    if (!m->ring_.reserve(want) || !pool.take((held + page - 1) / page, m->pages_)) {
         return Error{Errc::context_full, "the KV cache has no room for a measurement of " + std::to_string(want) +
                                              " tokens; tune before there are sessions, or load with a larger context"};
     }
@@ -69,7 +71,7 @@ void TuneMeter::choose_sizes(std::uint32_t threads_decode, std::uint32_t threads
 }
 
 bool TuneMeter::run_decode(std::uint32_t threads) {
-    const SeqChunk chunk{pages_.data(), 0, 1, static_cast<std::int32_t>(n_prefill_) - 1};
+    const SeqChunk chunk{pages_.data(), 0, 1, static_cast<std::int32_t>(n_prefill_) - 1, ring_.table()};
     const std::uint32_t output = 0;
     const RunArgs args{std::span(tokens_).first(1), {&chunk, 1}, {&output, 1}, logits_.data(), logits_.size()};
     for (std::uint32_t i = 0; i < n_decode_; ++i)
@@ -83,7 +85,7 @@ bool TuneMeter::run_prefill(std::uint32_t threads, std::uint32_t batch) {
     std::uint32_t step = 0;
     for (std::uint32_t at = 0, n; at < n_prefill_; at += n, ++step) {
         n = std::min(batch, n_prefill_ - at);
-        const SeqChunk chunk{pages_.data(), 0, n, static_cast<std::int32_t>(at)};
+        const SeqChunk chunk{pages_.data(), 0, n, static_cast<std::int32_t>(at), ring_.table()};
         const RunArgs args{std::span(tokens_).subspan(at, n), {&chunk, 1}, {}, nullptr, logits_.size()};
         const std::uint32_t first = step * n_layers_ % (usable - n_layers_ + 1);
         if (!executor_.probe(args, threads, {first, n_layers_})) return false;

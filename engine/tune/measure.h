@@ -48,6 +48,7 @@ private:
     double budget_;
     Stopwatch clock_;
     std::vector<std::uint32_t> pages_;
+    ExactRing ring_;
     std::vector<std::int32_t> tokens_;
     std::vector<float> logits_;
     std::uint32_t n_decode_ = 1;              // tokens in a measurement of decode

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "engine/kv/page_pool.h"
+#include "engine/kv/tiers.h"
 #include "engine/model/hparams.h"
 #include "engine/plan/plan.h"
 #include "quern/quern.hpp"
@@ -376,6 +376,40 @@ TEST(PagePool, CountsReferences) {
     for (const auto page : table) (*p)->release(page);
     EXPECT_EQ((*p)->n_free(), 3u);
     EXPECT_FALSE(engine::PagePool::create(shape, 0).ok());
+}
+
+// The shape of a 7B model with 8 KV heads. Nothing is allocated.
+TEST(KvPlan, BytesOfEachFormat) {
+    engine::KvShape shape;
+    shape.head_dim = 128;
+    shape.n_head_kv.assign(32, 8);
+    using kernels::KvFormat;
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::F16, 0, 1, 4096).bytes(), 536'870'912u);
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::F32, 0, 1, 4096).bytes(), 2 * 536'870'912u);
+    const engine::KvPlan two(shape, KvFormat::Q4, 256, 1, 4096);
+    EXPECT_EQ(two.n_tokens, 3840u);
+    EXPECT_EQ(two.n_exact_tokens, 256u + 32 + 16);
+    EXPECT_LE(two.bytes(), 180'000'000u);
+    // 8 KV heads of 32 layers: a group of 32 tokens in 4480 bytes; F16 in 512 bytes a token.
+    EXPECT_EQ(two.bytes(), 256u * (3840 / 32 * 4480ull + 304 * 512ull));
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 3, 4096).bytes() - two.bytes(), 2 * 304ull * 512 * 256);
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q8, 0, 1, 4096).bytes(), 256u * (4096 / 32 * 8512ull + 48 * 512ull));
+    // Shorter than the tail: the ring holds everything, and the other pool its least page.
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 100).bytes(), 256u * (4480ull + 112 * 512));
+}
+
+TEST(KvTiers, BoundaryFollowsFromPositions) {
+    for (const std::uint32_t tail : {0u, 1u, 32u, 256u, 300u}) {
+        const engine::KvTiers t = engine::KvTiers::make(tail, 4096);
+        for (std::int32_t p = 0; p < 1000; ++p) {
+            const std::int32_t b = t.boundary(p), exact = p + 1 - b;
+            EXPECT_EQ(b % 32, 0);
+            EXPECT_TRUE(b == 0 || exact >= static_cast<std::int32_t>(tail));
+            EXPECT_LT(exact, static_cast<std::int32_t>(tail) + 32);
+            EXPECT_TRUE(t.fits_ring(p, 1) && t.fits_ring(p, engine::KvTiers::kSlack));
+        }
+        EXPECT_EQ(t.boundary(-1), 0);
+    }
 }
 
 }  // namespace

@@ -21,12 +21,14 @@ std::vector<Token> random_tokens(std::size_t n, std::uint32_t n_vocab) {
     return out;
 }
 
-Result<Model> load(const std::string& path, int threads, int threads_batch = 0, bool pack = true) {
+Result<Model> load(const std::string& path, int threads, int threads_batch = 0, bool pack = true, KvType kv = KvType::f16, std::int32_t tail = -1) {
     ModelOptions o;
     o.n_threads = threads;
     o.n_threads_batch = threads_batch;
     o.pack = pack;
     o.prefix_cache = false;   // else the second time would compute little
+    o.kv_type = kv;
+    o.kv_tail = tail;
     return Model::load(path, o);
 }
 
@@ -90,6 +92,88 @@ TEST(Invariance, TruncateAndGoOn) {
     EXPECT_TRUE(s->logits().empty());
     ASSERT_TRUE(s->decode(std::span(tokens).subspan(33)).ok());
     expect_same_bits(want, {s->logits().begin(), s->logits().end()}, "after truncation");
+}
+
+struct Tiers { KvType type; std::int32_t tail; };
+// 300 tokens: a span and more are quantized, steps of 64 and 512 are longer than any ring.
+constexpr Tiers kTiers[] = {{KvType::q8, -1}, {KvType::q4, -1}, {KvType::two_tier, 64}, {KvType::two_tier, 33}, {KvType::q8, 100}};
+
+TEST(Invariance, QuantizedCaches) {
+    for (const char* name : {"llama-q4_0.gguf", "qwen2-q4_0.gguf"})
+        for (const Tiers& tiers : kTiers) {
+            const std::string what = std::string(name) + ", type " + std::to_string(int(tiers.type)) + ", tail " + std::to_string(tiers.tail);
+            std::vector<float> want;
+            for (const int threads : {1, 2, 3}) {
+                auto model = load(tiny(name), threads, 0, true, tiers.type, tiers.tail);
+                ASSERT_TRUE(model.ok()) << model.error().message;
+                const auto tokens = random_tokens(300, model->info().n_vocab);
+                if (want.empty()) {
+                    want = last_logits(*model, tokens, tokens.size());
+                    auto exact = load(tiny(name), 1);
+                    EXPECT_NE(want, last_logits(*exact, tokens, tokens.size())) << what << ": nothing was rounded";
+                }
+                for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}, std::size_t{64}, std::size_t{512}})
+                    expect_same_bits(want, last_logits(*model, tokens, chunk), what + ", chunks of " + std::to_string(chunk) + ", threads " + std::to_string(threads));
+            }
+        }
+}
+
+// A tail longer than the text: the same bits as F16, whose kernels see the same positions in the same spans.
+TEST(Invariance, AnExactTailIsExact) {
+    auto f16 = load(tiny("llama-q4_0.gguf"), 2), tail = load(tiny("llama-q4_0.gguf"), 2, 0, true, KvType::q4, 300);
+    ASSERT_TRUE(f16.ok() && tail.ok());
+    const auto tokens = random_tokens(300, f16->info().n_vocab);
+    expect_same_bits(last_logits(*f16, tokens, 300), last_logits(*tail, tokens, 50), "tail 300");
+}
+
+// Rolled back by every amount: within what the ring holds, across the border between the tiers, and to nothing.
+TEST(Invariance, TruncateAcrossTheTiers) {
+    for (const Tiers& tiers : kTiers) {
+        auto model = load(tiny("llama-q4_0.gguf"), 2, 0, true, tiers.type, tiers.tail);
+        ASSERT_TRUE(model.ok());
+        const auto tokens = random_tokens(260, model->info().n_vocab), other = random_tokens(90, 100);
+        const auto want = last_logits(*model, tokens, 260);
+        for (const std::uint32_t keep : {259u, 258u, 250u, 240u, 225u, 224u, 192u, 160u, 100u, 31u, 1u}) {
+            for (const std::size_t step : {std::size_t{1}, std::size_t{90}}) {
+                auto s = model->new_session();
+                ASSERT_TRUE(s->decode(std::span(tokens).first(keep)).ok());
+                for (std::size_t i = 0; i < other.size(); i += step) ASSERT_TRUE(s->decode(std::span(other).subspan(i, step)).ok());
+                ASSERT_TRUE(s->truncate(keep).ok());
+                ASSERT_TRUE(s->decode(std::span(tokens).subspan(keep)).ok());
+                expect_same_bits(want, {s->logits().begin(), s->logits().end()}, "kept " + std::to_string(keep) + ", tail " + std::to_string(tiers.tail));
+            }
+            auto s = model->new_session();   // token by token and back by a few at a time
+            ASSERT_TRUE(s->decode(std::span(tokens).first(keep)).ok());
+            for (std::size_t i = keep; i < tokens.size(); ++i) {
+                ASSERT_TRUE(s->decode(std::span(other).first(i % 9)).ok());
+                ASSERT_TRUE(s->truncate(static_cast<std::uint32_t>(i)).ok());
+                ASSERT_TRUE(s->decode(std::span(tokens).subspan(i, 1)).ok());
+            }
+            expect_same_bits(want, {s->logits().begin(), s->logits().end()}, "steps back from " + std::to_string(keep));
+        }
+    }
+}
+
+TEST(Invariance, SessionsBeyondTheExactTierAreRefused) {
+    ModelOptions o;
+    o.n_threads = 1;
+    o.kv_type = KvType::two_tier;
+    o.kv_tail = 32;
+    for (const std::uint32_t sessions : {1u, 2u}) {
+        o.kv_sessions = sessions;
+        auto model = Model::load(tiny("llama-q4_0.gguf"), o);
+        ASSERT_TRUE(model.ok());
+        const auto tokens = random_tokens(100, model->info().n_vocab);
+        auto a = model->new_session(), b = model->new_session();
+        ASSERT_TRUE(a->decode(tokens).ok());
+        const Status st = b->decode(tokens);
+        ASSERT_EQ(st.ok(), sessions == 2);
+        if (!st) {
+            EXPECT_NE(st.error().message.find("kv_sessions"), std::string::npos) << st.error().message;
+        } else {
+            expect_same_bits({a->logits().begin(), a->logits().end()}, {b->logits().begin(), b->logits().end()}, "two sessions");
+        }
+    }
 }
 
 // Two models on two threads, and two sessions of one model on two threads: nothing is shared that must not be.

@@ -29,6 +29,8 @@ class Errors(unittest.TestCase):
         self.expect(run("infer", *GREEDY, "--system", "be brief"), USAGE, "--chat")
         self.expect(run("infer", *GREEDY, "-l", "7"), USAGE, "--logit-bias", "'7'")
         self.expect(run("infer", *GREEDY, "-ctk", "f16", "-ctv", "f32"), USAGE, "same format")
+        self.expect(run("infer", *GREEDY, "--kv", "q5"), USAGE, "two-tier")
+        self.expect(run("infer", *GREEDY, "--kv-tail", "64"), USAGE, "kv_tail")
         self.expect(run("infer", *GREEDY, "--no-pack", "--pack-cache", "x"), USAGE, "--no-pack")
         self.expect(run("infer", "-m", MODEL, "-f", "no-such-prompt"), USAGE, "no-such-prompt")
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/common/options.h"
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 #include <utility>
@@ -18,8 +19,9 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
         auto* batch = app.add_option("-b,--batch-size", n_batch, "Most prompt tokens in one step")
             ->check(CLI::Range(1, 4096))
             ->capture_default_str();
-        app.add_option("--kv,--cache-type-k,--cache-type-v", kv_types, "KV cache: f16 (default) or f32; also -ctk, -ctv")
-            ->check(CLI::IsMember({"f16", "f32"}))
+        app.add_option("--kv,--cache-type-k,--cache-type-v", kv_types, "KV cache: f16 (default), f32, two-tier (old tokens "
+                       "4 bits, the newest f16), q8, q4; also -ctk, -ctv")
+            ->check(CLI::IsMember(kKvTypes))
             ->type_name("TYPE")
             ->allow_extra_args(false)
             ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -39,6 +41,8 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
         ->capture_default_str();
     auto* force = app.add_flag("--tune", tune, "Measure the best -t, -tb and -b now and keep them for later runs");
     app.add_flag("--no-tune", no_tune, "Neither measure nor use what an earlier run measured")->excludes(force);
+    app.add_option("--kv-tail", kv_tail, "Newest tokens that two-tier, q8 and q4 keep as f16 (default: 256, 0, 0)")
+        ->check(CLI::Range(0, 1 << 20));
     app.add_option("--isa", isa, "Kernels: scalar, avx2, avxvnni, avx512, neon or neon-i8mm; default: the best this "
                    "CPU has");
     app.add_option("--memory-limit", memory_limit, "Most memory for weights, KV cache and buffers: 512M, 4G")
@@ -59,7 +63,10 @@ ModelOptions ModelFlags::options(const std::string& program) const {
     out.memory_limit = memory_limit;
     out.pack = !no_pack;
     out.pack_cache = pack_cache;
-    out.kv_type = kv_type() == "f32" ? KvType::f32 : KvType::f16;
+    constexpr std::array kTypes = {KvType::f16, KvType::f32, KvType::two_tier, KvType::q8, KvType::q4};
+    const auto at = std::find(kKvTypes.begin(), kKvTypes.end(), kv_type()) - kKvTypes.begin();
+    out.kv_type = kTypes[static_cast<std::size_t>(at)];
+    if (kv_tail) out.kv_tail = static_cast<std::int32_t>(*kv_tail);
     out.n_batch = n_batch;
     out.on_log = log_to_stderr(program, verbose);
     return out;

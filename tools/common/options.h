@@ -12,6 +12,9 @@
 
 namespace quern::tools {
 
+/// What --kv takes.
+inline const std::vector<std::string> kKvTypes = {"f16", "f32", "two-tier", "q8", "q4"};
+
 /// Flags about the model and the machine.
 struct ModelFlags {
     std::string path, isa, pack_cache;
@@ -21,6 +24,7 @@ struct ModelFlags {
     std::string numa = "interleave";
     bool tune = false, no_tune = false;
     bool batch_given = false;  // n_batch is the user's choice
+    std::optional<std::uint32_t> kv_tail;
     std::uint64_t memory_limit = 0;  // bytes
     bool no_pack = false;
     bool verbose = false;

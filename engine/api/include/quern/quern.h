@@ -65,9 +65,9 @@ typedef struct quern_sampler quern_sampler;
 
 /* ---- Model ---- */
 
-enum { QUERN_KV_F16 = 0, QUERN_KV_F32 = 1 };                                            /* kv_type */
 enum { QUERN_NUMA_OFF = 0, QUERN_NUMA_INTERLEAVE = 1, QUERN_NUMA_LOCAL = 2 };            /* numa */
 enum { QUERN_TUNE_OFF = 0, QUERN_TUNE_CACHED = 1, QUERN_TUNE_AUTOMATIC = 2, QUERN_TUNE_FORCE = 3 }; /* tune */
+enum { QUERN_KV_F16 = 0, QUERN_KV_F32 = 1, QUERN_KV_TWO_TIER = 2, QUERN_KV_Q8 = 3, QUERN_KV_Q4 = 4 };   /* kv_type */
 enum { QUERN_LOG_DEBUG = 0, QUERN_LOG_INFO = 1, QUERN_LOG_WARNING = 2, QUERN_LOG_ERROR = 3 }; /* level */
 
 typedef struct quern_model_options {
@@ -75,7 +75,7 @@ typedef struct quern_model_options {
     int32_t n_threads;             /* 0: one a physical core this process may use */
     uint32_t n_ctx;                /* tokens the KV cache holds for all sessions together; 0: the model's own */
     uint32_t n_batch;              /* most tokens a step of prefill takes: 1 to 4096; default 512 */
-    int32_t kv_type;               /* QUERN_KV_F16 or QUERN_KV_F32 */
+    int32_t kv_type;               /* QUERN_KV_...; two tiers: 4 bits, the newest kv_tail tokens 16 */
     uint64_t memory_limit;         /* bytes for weights, KV cache and buffers together; 0: none */
     int32_t allow_smaller_context; /* not 0: shrink n_ctx rather than refuse when memory_limit is too small */
     const char* isa;               /* NULL: the best the CPU has; else "avx2", ...: docs/embedding.md */
@@ -93,6 +93,8 @@ typedef struct quern_model_options {
     int32_t tune;
     const char* cache_dir; /* where tune keeps files; NULL: $XDG_CACHE_HOME/quern or ~/.cache/quern */
     int32_t prefix_cache; /* default 1: sessions that begin with the same tokens run them once; 0: they do not share */
+    int32_t kv_tail;        /* TWO_TIER, Q8, Q4: newest tokens kept in 16 bits; default -1: 256 for TWO_TIER, else 0 */
+    uint32_t kv_sessions;   /* TWO_TIER, Q8, Q4: sessions whose 16-bit tokens there is room for at once; default 1 */
 } quern_model_options;
 
 /* Texts belong to the model and live as long as it. */

@@ -34,8 +34,9 @@ struct LoadProgress {
     std::uint64_t done, total;   ///< bytes
 };
 
-/// Number format of the KV cache.
-enum class KvType { f16, f32 };
+/// Number format of the KV cache. q8 and q4 round whole groups of 32 tokens to 8 and 4 bits; two_tier is q4 with the newest
+/// 256 tokens kept as f16 (ModelOptions::kv_tail).
+enum class KvType { f16, f32, two_tier, q8, q4 };
 
 /// Which NUMA node holds the weights packed at load; without effect on a machine with one node, and on weights that are
 /// used from a file (pack false, or a pack cache that is there). The KV cache is interleaved but for off.
@@ -69,6 +70,10 @@ struct ModelOptions {
     /// going first: a session that begins with the same tokens does not run them again. The results are the same bits. false
     /// where who shares the Model must not learn, from how fast a prompt is read, what others have asked.
     bool prefix_cache = true;
+    /// two_tier, q8, q4: the newest tokens that stay f16, at least (up to 31 more wait for their group of 32 to be full).
+    /// -1: the type's own, 256 for two_tier and 0 for q8 and q4.
+    std::int32_t kv_tail = -1;
+    std::uint32_t kv_sessions = 1;       ///< two_tier, q8, q4: sessions whose f16 tokens there is room for at once
     std::uint32_t n_batch = 512;         ///< most tokens a step of prefill takes (1 to 4096)
     /// false: weights are used from the file's mapping and rearranged at each use. Loading is instant and the file's pages
     /// are all the memory weights take, shared with other processes; each token costs several times as much, long prompts

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// A cache in two tiers: the newest positions exact (F16, in a ring of pages of each sequence), older ones in pages of a
+// quantized format. docs/numerics.md, "Cache formats", states the rule; it depends on positions alone.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "engine/kv/page_pool.h"
+
+namespace quern::engine {
+
+struct KvTiers {
+    /// Positions migrate in whole groups of this many.
+    static constexpr std::uint32_t kBatch = kernels::kKvGroup;
+    /// Tokens that can always be taken back, and the longest chunk that the ring takes without a copy.
+    static constexpr std::uint32_t kSlack = 16;
+    /// Longer chunks in one run, at most: each needs room for a whole window beside the ring.
+    static constexpr std::uint32_t kStagedChunks = 4;
+
+    bool on = false;
+    std::uint32_t tail = 0;          // positions that stay exact, at least
+    std::uint32_t ring_tokens = 0;   // exact positions that a sequence holds, at most: a multiple of a page
+
+    static KvTiers make(std::uint32_t tail, std::uint32_t n_ctx) {
+        const std::uint32_t ring = (tail + kBatch + kSlack + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes;
+        return {true, tail, std::min(ring, (n_ctx + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes)};
+    }
+    /// What the token at position p sees quantized: [0, boundary(p)). p = -1 gives 0.
+    std::int32_t boundary(std::int64_t p) const {
+        return static_cast<std::int32_t>(std::max<std::int64_t>(0, p + 1 - tail) / kBatch * kBatch);
+    }
+    /// Tokens with whole groups in the quantized tier once n tokens have run.
+    std::uint32_t quantized(std::uint64_t n) const { return static_cast<std::uint32_t>(boundary(static_cast<std::int64_t>(n) - 1)); }
+    /// First exact position that a chunk at pos0 needs: what has not been migrated yet.
+    std::int32_t window(std::int32_t pos0) const { return boundary(std::int64_t{pos0} - 1); }
+    /// Whether the ring takes the chunk; else it is staged.
+    bool fits_ring(std::int32_t pos0, std::uint32_t n) const {
+        return static_cast<std::uint32_t>(pos0 - window(pos0)) + n <= ring_tokens;
+    }
+    /// Room that a staged chunk takes, in tokens.
+    std::uint32_t staged_tokens(std::int32_t pos0, std::uint32_t n) const {
+        return (static_cast<std::uint32_t>(pos0 - window(pos0)) + n + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes;
+    }
+    /// Room for all staged chunks of a batch of n tokens.
+    std::uint32_t staging_tokens(std::uint32_t n) const {
+        const std::uint32_t all = n + std::min(n / (kSlack + 1), kStagedChunks) * (tail + kBatch + kernels::kLanes);
+        return n <= kSlack ? 0 : (all + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes;
+    }
+};
+
+/// Pools for sequences of up to n_ctx tokens in all; `model` gives heads and head size.
+struct KvPlan {
+    KvShape shape, exact;                // of the pages of all positions (or of the quantized ones), and of the rings'
+    KvTiers tiers;
+    std::uint64_t n_tokens = 0, n_exact_tokens = 0;
+    KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx);
+    /// What the pools hold, to the byte.
+    std::uint64_t bytes() const;
+};
+
+/// The exact tier of one sequence. Position p lies in page table()[p / page % pages]; the table repeats itself once, so that
+/// any stretch as long as the ring is consecutive in it.
+class ExactRing {
+public:
+    ExactRing() = default;
+    /// Takes the table's memory; pages only when reserved. pool may be null (no tiers).
+    ExactRing(PagePool* pool, const KvTiers& tiers) : pool_(pool) {
+        if (!pool_) return;
+        n_pages_ = tiers.ring_tokens / pool_->shape().page_tokens;
+        ids_.reserve(n_pages_);
+        table_.resize(2 * std::size_t{n_pages_});
+    }
+    ExactRing(ExactRing&& o) noexcept { *this = std::move(o); }
+    ExactRing& operator=(ExactRing&& o) noexcept {
+        std::swap(pool_, o.pool_);
+        std::swap(n_pages_, o.n_pages_);
+        ids_.swap(o.ids_);
+        table_.swap(o.table_);
+        return *this;
+    }
+    ~ExactRing() { trim(0); }
+
+    const std::uint32_t* table() const { return table_.data(); }
+    /// Pages for n tokens, as far as the ring goes. False, with nothing taken, if the pool has too few.
+    bool reserve(std::uint64_t n_tokens) {
+        if (!pool_) return true;
+        const auto need = static_cast<std::uint32_t>(std::min<std::uint64_t>(n_pages_, pages_for(n_tokens)));
+        const std::size_t have = ids_.size();
+        if (need <= have) return true;
+        if (!pool_->take(need - static_cast<std::uint32_t>(have), ids_)) return false;
+        for (std::size_t i = have; i < need; ++i) table_[i] = table_[i + n_pages_] = ids_[i];
+        return true;
+    }
+    /// Becomes a copy of another ring of the same pool. False, with nothing taken, if the pool has too few pages.
+    bool copy(const ExactRing& other) {
+        if (!pool_) return true;
+        trim(0);
+        if (!reserve(other.ids_.size() * std::uint64_t{pool_->shape().page_tokens})) return false;
+        for (std::size_t i = 0; i < ids_.size(); ++i)
+            for (std::uint32_t layer = 0; layer < pool_->shape().n_head_kv.size(); ++layer) {
+                const auto from = pool_->part(layer, other.ids_[i]);
+                std::copy(from.begin(), from.end(), pool_->part(layer, ids_[i]).begin());
+            }
+        return true;
+    }
+    /// Gives back the pages of a sequence that is now n tokens long.
+    void trim(std::uint64_t n_tokens) {
+        while (pool_ && ids_.size() > pages_for(n_tokens)) {
+            pool_->release(ids_.back());
+            ids_.pop_back();
+        }
+    }
+
+private:
+    std::uint64_t pages_for(std::uint64_t n) const { return (n + pool_->shape().page_tokens - 1) / pool_->shape().page_tokens; }
+
+    PagePool* pool_ = nullptr;
+    std::uint32_t n_pages_ = 0;
+    std::vector<std::uint32_t> ids_, table_;
+};
+
+}  // namespace quern::engine
