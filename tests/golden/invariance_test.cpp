@@ -154,6 +154,34 @@ TEST(Invariance, TruncateAcrossTheTiers) {
     }
 }
 
+TEST(Invariance, ForkAndFileWithTwoTiers) {
+    ModelOptions o;
+    o.n_threads = 2;
+    o.kv_type = KvType::two_tier;
+    o.kv_tail = 40;
+    o.kv_sessions = 2;
+    auto model = Model::load(tiny("llama-q4_0.gguf"), o);
+    ASSERT_TRUE(model.ok());
+    const auto tokens = random_tokens(250, model->info().n_vocab), other = random_tokens(30, 100);
+    const auto want = last_logits(*model, tokens, 250);
+    const std::string path = testing::TempDir() + "two_tier_session";
+    for (const std::uint32_t at : {20u, 149u}) {
+        auto a = model->new_session();
+        ASSERT_TRUE(a->decode(std::span(tokens).first(at)).ok());
+        auto b = a->fork();
+        ASSERT_TRUE(b.ok()) << b.error().message;
+        ASSERT_TRUE(a->decode(other).ok());   // must not reach b's ring
+        ASSERT_TRUE(b->decode(std::span(tokens).subspan(at)).ok());
+        expect_same_bits(want, {b->logits().begin(), b->logits().end()}, "fork at " + std::to_string(at));
+        ASSERT_TRUE(b->truncate(at).ok());
+        ASSERT_TRUE(b->save(path).ok());
+        ASSERT_TRUE(a->restore(path).ok());
+        ASSERT_TRUE(a->decode(std::span(tokens).subspan(at)).ok());
+        expect_same_bits(want, {a->logits().begin(), a->logits().end()}, "file at " + std::to_string(at));
+    }
+    std::remove(path.c_str());
+}
+
 TEST(Invariance, SessionsBeyondTheExactTierAreRefused) {
     ModelOptions o;
     o.n_threads = 1;

@@ -79,6 +79,11 @@ QUERN_INLINE F32x16 scaled(const float* q, int hd, int d, const std::byte* page,
     else return f_mul(x, f_load_f16(page + at.k_scale + d * 2));
 }
 
+/// Asks for [p, p + bytes): a head's part of a page is too short for the processor to see a stream in it.
+QUERN_INLINE void fetch_ahead(const std::byte* p, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
+
 /// Scores of rows from row0 on over groups [first, last) of the span. q: room for [rows][kQPitch].
 template <KvFormat F>
 static void qk_quant_group(const AttnArgs& a, int row0, int rows, int first, int last, float* q, float* s) {
@@ -87,8 +92,13 @@ static void qk_quant_group(const AttnArgs& a, int row0, int rows, int first, int
     const float* from[kAttnRowsQK];
     for (int r = 0; r < rows; ++r)
         from[r] = a.q + static_cast<std::size_t>((row0 + r) / n_rep) * a.q_stride + std::ptrdiff_t{(row0 + r) % n_rep} * hd;
+    fetch_ahead(group_at(a, first), at.v_codes);
     for (int g = first; g < last; ++g) {
         const std::byte* page = group_at(a, g);
+        if (row0 == 0) {
+            if (g + 1 < last) fetch_ahead(group_at(a, g + 1), at.v_codes);
+            fetch_ahead(page + at.v_codes, at.bytes - at.v_codes);
+        }
         float start[kAttnRowsQK] = {};
         for (int d0 = 0; d0 < hd; d0 += kDimChunk) {
             const int n_d = hd - d0 < kDimChunk ? hd - d0 : kDimChunk;
@@ -96,8 +106,10 @@ static void qk_quant_group(const AttnArgs& a, int row0, int rows, int first, int
                 for (int d = d0; d < d0 + n_d; d += 16) f_store(q + r * kQPitch + d - d0, scaled<F>(from[r], hd, d, page, at));
                 if (F != KvFormat::Q4 || d0 > 0) continue;
                 F32x16 sum = f_zero();
-                for (int d = 0; d < hd; d += 16)
-                    sum = f_fma(scaled<F>(from[r], hd, d, page, at), f_from_i(i_load_s8(page + at.k_zero + d)), sum);
+                for (int d = 0; d < hd; d += 16) {
+                    const F32x16 x = d < kDimChunk ? f_load(q + r * kQPitch + d) : scaled<F>(from[r], hd, d, page, at);
+                    sum = f_fma(x, f_from_i(i_load_s8(page + at.k_zero + d)), sum);
+                }
                 start[r] = 0.25f * f_reduce_add(sum);
             }
             const std::byte* k = page + std::ptrdiff_t{d0} * (F == KvFormat::Q4 ? 16 : 32);

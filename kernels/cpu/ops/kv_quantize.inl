@@ -2,8 +2,8 @@
 // A group of 32 tokens of one head from F16 pages to Q8 or Q4 (layout: KvQuantLayout in kernels/views.h). Scales are
 // rounded before the codes are chosen; codes are rounded to nearest even.
 // Q8: scale = max|x| / 127 as F16, code = x * (1 / scale) within +-127.
-// Q4, K: scale = max((max - min) / 15, |min| * 4 / 127), rounded to the nearest byte scale but so that |zero| <= 127; zero =
-// 4 * min * (1 / scale); code = x * (1 / scale) - zero / 4 within 0 .. 15.
+// Q4, K: scale = max((max - min) / 14.75, |min| * 4 / 126), rounded up to a byte scale; zero = 4 * min * (1 / scale) rounded
+// down; code = x * (1 / scale) - zero / 4 within 0 .. 15. So nothing is cut off.
 // Q4, V: scale = (max - min) / 15 as F16, minimum exact (an F16 value), code = (x - min) * (1 / scale).
 // NaN becomes the smallest code, as does 0 * infinity where a scale is 0.
 #pragma once
@@ -23,14 +23,13 @@ QUERN_INLINE void kv_scales(F32x16 s, std::byte* out, float* inv) {
 
 /// Scale and zero of one channel of K in Q4. The least scale is 2^-14, the greatest 2^16 * 1.875.
 QUERN_INLINE void kv_affine(float min, float max, std::uint8_t& scale, std::int8_t& zero, float& inv) {
-    const float range = (max - min) / 15.0f, need = (min < 0 ? -min : min) * (4.0f / 127.0f);
+    const float range = (max - min) / 14.75f, need = (min < 0 ? -min : min) * (4.0f / 126.0f);
     const float s = range > need ? range : need;
-    std::uint32_t code = s < 0x1p-14f ? 8 : s < 0x1.cp16f ? ((f32_bits(s * 0x1p-112f) + (1u << 19)) >> 20) : 255;
-    if (code < 255 && bits_f32(code << 20) * 0x1p112f < need) ++code;
+    const std::uint32_t code = s <= 0x1p-14f ? 8 : s < 0x1.cp16f ? (f32_bits(s * 0x1p-112f) + (1u << 20) - 1) >> 20 : 255;
     scale = static_cast<std::uint8_t>(code);
     inv = 1.0f / (bits_f32(code << 20) * 0x1p112f);
     std::int8_t z[16];
-    i_store_s8(z, kv_code(f_set1(4.0f * min * inv), -127.0f, 127.0f));
+    i_store_s8(z, kv_code(f_set1(4.0f * min * inv - 0.5f), -127.0f, 127.0f));   // down, or exact
     zero = z[0];
 }
 
