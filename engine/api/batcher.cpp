@@ -547,6 +547,8 @@ Batcher::~Batcher() = default;
 
 Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
     const engine::Executor& e = *Internals::of(model).executor;
+    if (e.tiers().on)
+        return Error{Errc::unsupported, "a batcher counts on one tier of pages; load with kv_type f16 or f32"};
     if (o.n_ctx > e.n_ctx())
         return Error{Errc::invalid_argument, cat("BatcherOptions::n_ctx is ", o.n_ctx, ", but the KV cache holds ",
                                                  e.n_ctx(), " tokens; load with a larger n_ctx")};

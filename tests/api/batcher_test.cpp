@@ -322,6 +322,10 @@ TEST(Batcher, RefusesWithNumbers) {
     b.run_until_idle();
     EXPECT_EQ(b.metrics().n_finished, 3u);
     EXPECT_EQ(b.metrics().n_refused, 2u);
+    auto tiers = Model::load((test::tiny_dir() / "llama-q4_0.gguf").string(),
+                             {.n_threads = 1, .n_ctx = 256, .kv_type = KvType::q4});
+    ASSERT_TRUE(tiers.ok());
+    EXPECT_EQ(Batcher::create(*tiers, {}).error().code, Errc::unsupported);
     EXPECT_EQ(Batcher::create(m, {.n_ctx = 257}).error().code, Errc::invalid_argument);
     EXPECT_EQ(Batcher::create(m, {.max_running = 0}).error().code, Errc::invalid_argument);
     EXPECT_EQ(Batcher::create(m, {.max_waiting = 0}).error().code, Errc::invalid_argument);
