@@ -31,6 +31,7 @@ struct ActLayout {
 };
 
 /// y[c * y_stride + r] (+)= sum over k of W[r][k] * x[c][k] (+ bias[r]), for rows of whole packed panels.
+/// With `pairs`, columns 2 c and 2 c + 1 of x are the two terms of quantize_act_fine and y[c] gets one after the other.
 struct MatmulArgs {
     const std::byte* w;         // first panel; 64-byte aligned
     std::size_t panel_stride;   // bytes from one panel to the next
@@ -38,11 +39,12 @@ struct MatmulArgs {
     std::uint32_t n_k;          // row length; a multiple of the type's block
     const std::byte* x;         // rounded columns (ActLayout) for quantized W; float[n_k] columns for F32, F16, BF16
     std::size_t x_stride;       // bytes from one column to the next; a multiple of 64
-    std::uint32_t n_cols;
-    float* y;                   // [n_cols][y_stride], first row of these panels
+    std::uint32_t n_cols;       // of x
+    float* y;                   // [n_cols][y_stride], first row of these panels; with pairs n_cols / 2 columns
     std::size_t y_stride;       // floats
     const float* bias;          // [n_rows] or null
     bool add;                   // y += instead of y =
+    bool pairs;                 // quantized W alone; n_cols is even
     std::byte* scratch;         // matmul_scratch(type, n_k) bytes, 64-byte aligned, one a thread; null allowed if that is 0
 };
 

@@ -100,7 +100,7 @@ void run(benchmark::State& state, Context& context, const Case& c) {
     // As the engine does: about eight units a thread.
     const std::uint32_t per_unit = std::clamp((c.n_panels() / (c.threads * 8) + 1) / 2 * 2, 2u, 64u);
     Product p{{nullptr, panel, c.shape.rows, c.shape.k, x->memory.data(), x->stride, c.n_cols, y.data(), c.shape.rows,
-               nullptr, false, scratch->data()},
+               nullptr, false, false, scratch->data()},
               c.table->matmul[index], c.n_panels(), per_unit, scratch_bytes};
     const engine::Job job{Product::units, Product::unit, &p};
     const Work work{static_cast<double>(matrix), 2.0 * c.shape.rows * c.shape.k * c.n_cols,

@@ -86,21 +86,15 @@ kernels::MatmulArgs part_args(const Step& s, const StepPart& p, std::uint32_t un
     a.x_stride = p.rounded ? s.in.act_stride : s.in.f32_stride * sizeof(float);
     a.x = (p.rounded ? s.in.act : reinterpret_cast<const std::byte*>(s.in.f32)) + col * a.x_stride;
     a.n_cols = n_cols;
+    if (p.fine) {   // columns have both terms, one behind the other
+        a.pairs = true;
+        a.x_stride /= 2;
+        a.n_cols *= 2;
+    }
     a.bias = p.bias ? p.bias + first_row : nullptr;
     a.add = p.add;
     a.scratch = scratch;
     return a;
-}
-
-/// One product, in both terms of the activations where wanted.
-void multiply(const StepPart& p, kernels::MatmulArgs a) {
-    p.kernel(a);
-    if (p.fine) {   // the panels are in cache now
-        a.x += kernels::ActLayout(a.n_k).bytes;
-        a.bias = nullptr;
-        a.add = true;
-        p.kernel(a);
-    }
 }
 
 /// Panels that are packed and used at a time where weights are not packed at load: few enough to stay in a core's cache, an
@@ -122,13 +116,13 @@ void pack_and_multiply(const StepPart& p, kernels::MatmulArgs a) {
         for (std::uint32_t i = 0; i < a.n_rows; i += kLanes)
             kernels::pack_panel(p.w.type, rows + std::size_t{r + i} * p.w.row_bytes, p.w.row_bytes, std::min(kLanes, a.n_rows - i), a.n_k,
                                 panels + i / kLanes * p.w.panel_stride);
-        multiply(p, a);
+        p.kernel(a);
         a.y += a.n_rows;
         if (a.bias) a.bias += a.n_rows;
     }
 }
 
-void run_part(const StepPart& p, const kernels::MatmulArgs& a) { (p.pack ? pack_and_multiply : multiply)(p, a); }
+void run_part(const StepPart& p, const kernels::MatmulArgs& a) { p.pack ? pack_and_multiply(p, a) : p.kernel(a); }
 
 void matmul(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* scratch) {
     const StepPart* p = s.parts;

@@ -123,13 +123,14 @@ struct Options {
     bool add = false;
     const float* bias = nullptr;
     std::uint32_t first_col = 0, n_cols = 0;
+    bool pairs = false;
 };
 
-/// y [n_cols][n_rows + 3] with canaries in the last three; the buffer ends at an unreadable page.
+/// y [columns][n_rows + 3] with canaries in the last three; the buffer ends at an unreadable page.
 std::vector<float> multiply(const KernelTable& table, const Case& m, Options o, std::vector<float> old = {}) {
     const std::size_t stride = m.n_rows + 3;
     const std::uint32_t t = type_index(m.q.type);
-    const std::uint32_t n_cols = o.n_cols ? o.n_cols : m.n_cols;
+    const std::uint32_t n_x = o.n_cols ? o.n_cols : m.n_cols, n_cols = o.pairs ? n_x / 2 : n_x;
     // The last column has no canaries: its last row touches the page.
     const Guarded<float> y(n_cols * stride - 3);
     std::fill_n(y.data(), y.size(), kCanary);
@@ -140,7 +141,7 @@ std::vector<float> multiply(const KernelTable& table, const Case& m, Options o, 
     Guarded<float> bias(o.bias ? m.n_rows : 0);
     if (o.bias) std::memcpy(bias.data(), o.bias, m.n_rows * sizeof(float));
     table.matmul[t]({m.panels.data(), m.panel_stride, m.n_rows, m.n_k, m.columns.data() + o.first_col * m.x_stride,
-                     m.x_stride, n_cols, y.data(), stride, o.bias ? bias.data() : nullptr, o.add,
+                     m.x_stride, n_x, y.data(), stride, o.bias ? bias.data() : nullptr, o.add, o.pairs,
                      scratch.size() ? scratch.data() : nullptr});
     std::vector<float> out;
     for (std::uint32_t c = 0; c < n_cols; ++c) {
@@ -277,6 +278,31 @@ TEST_P(EveryTable, BiasThenOldValueAreAdded) {
                     if (which & 1) want = want + bias[i % rows];
                     if (which & 2) want = old[i] + want;
                     ASSERT_TRUE(same_bits(y[i], want)) << "element " << i << " variant " << which;
+                }
+            }
+        }
+    }
+}
+
+/// Two columns a result: the first one's (with bias and old value), then the second one's on top.
+TEST_P(EveryTable, PairsAddUp) {
+    for (const QuantInfo& q : all_types()) {
+        if (!is_quant(q)) continue;
+        for (const std::uint32_t cols : {2u, 6u, 10u, 38u, 280u}) {
+            const std::uint32_t rows = cols == 280 ? 33 : 81, k = depths(q).front();
+            SCOPED_TRACE(label(q, rows, k, cols, Fill::normal));
+            const Case m = make_case(q, Fill::normal, rows, k, cols, rng);
+            const std::vector<float> plain = multiply(table(), m, {}), bias = random_floats(rows, 1.0f, rng),
+                                     old = random_floats(std::size_t{rows} * cols / 2, 1.0f, rng);
+            for (const bool all : {false, true}) {
+                const std::vector<float> y =
+                    multiply(table(), m, {.add = all, .bias = all ? bias.data() : nullptr, .pairs = true}, old);
+                for (std::size_t i = 0; i < y.size(); ++i) {
+                    const std::size_t c = i / rows, r = i % rows;
+                    float want = plain[2 * c * rows + r];
+                    if (all) want = old[i] + (want + bias[r]);
+                    want = want + plain[(2 * c + 1) * rows + r];
+                    ASSERT_TRUE(same_bits(y[i], want)) << "element " << i << " with bias and old value: " << all;
                 }
             }
         }

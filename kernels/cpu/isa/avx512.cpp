@@ -13,6 +13,7 @@ struct Tiles {
     static constexpr bool kBitsMatter = false;  // the dot product depends on the width of the codes
     static constexpr int kDirectCols = 8;       // most columns of a tile without scratch
     static constexpr int kStreams = 4;          // panels side by side for a single column
+    static constexpr int kPairStreams = 4;       // the same for two columns
     static constexpr int kWideFrom = 17;         // columns from which decoding to scratch pays
     static constexpr int kFloatCols = 12;        // columns of a float tile
 };

@@ -67,36 +67,44 @@ struct Side {
     }
 };
 
-/// v (+ bias) (+ old y) to rows [0, n) of one column.
-QUERN_INLINE void put_result(float* y, F32x16 v, int n, const float* bias, bool add) {
-    if (bias) v = f_add(v, f_load_n(bias, n));
-    if (add) v = f_add(f_load_n(y, n), v);
-    f_store_n(y, v, n);
-}
-
 QUERN_INLINE int rows_in_panel(const MatmulArgs& a, std::uint32_t p) {
     const std::uint32_t left = a.n_rows - p * kLanes;
     return static_cast<int>(left < kLanes ? left : kLanes);
 }
-QUERN_INLINE float* y_at(const MatmulArgs& a, std::uint32_t p, std::uint32_t c) {
-    return a.y + c * a.y_stride + p * kLanes;
-}
+
+/// Where column c of x goes from panel p on, and how. Second terms come after their first ones, which are in y then.
+struct Place {
+    float* y;
+    const float* bias;
+    bool add;
+    QUERN_INLINE_MEMBER Place(const MatmulArgs& a, std::uint32_t p, std::uint32_t c)
+        : y(a.y + (c >> a.pairs) * a.y_stride + p * kLanes), bias(a.bias ? a.bias + p * kLanes : nullptr), add(a.add) {
+        if (a.pairs && c % 2) bias = nullptr, add = true;
+    }
+    /// v (+ bias) (+ old y) to rows [0, n) of the panel.
+    QUERN_INLINE_MEMBER void put(F32x16 v, int n) const {
+        if (bias) v = f_add(v, f_load_n(bias, n));
+        if (add) v = f_add(f_load_n(y, n), v);
+        f_store_n(y, v, n);
+    }
+};
 
 /// The same for kPanels panels of columns [c0, c0 + n), from sums [n][kPanels][16].
 static void put_sums(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0, int n, const float* sums) {
     constexpr int kRows = Tiles::kPanels * 16;
     if (!a.bias && (p0 + Tiles::kPanels) * kLanes <= a.n_rows) {  // as good as always
-        float* y = y_at(a, p0, c0);
-        for (int c = 0; c < n; ++c, y += a.y_stride, sums += kRows)
+        for (int c = 0; c < n; ++c, sums += kRows) {
+            const Place to(a, p0, c0 + static_cast<std::uint32_t>(c));
             QUERN_UNROLL_N(4)
-            for (int i = 0; i < kRows; i += 16) f_store(y + i, a.add ? f_add(f_load(y + i), f_load(sums + i)) : f_load(sums + i));
+            for (int i = 0; i < kRows; i += 16)
+                f_store(to.y + i, to.add ? f_add(f_load(to.y + i), f_load(sums + i)) : f_load(sums + i));
+        }
         return;
     }
     for (int c = 0; c < n; ++c)
         for (int p = 0; p < Tiles::kPanels; ++p, sums += 16) {
             const std::uint32_t panel = p0 + static_cast<std::uint32_t>(p);
-            put_result(y_at(a, panel, c0 + static_cast<std::uint32_t>(c)), f_load(sums), rows_in_panel(a, panel),
-                       a.bias ? a.bias + panel * kLanes : nullptr, a.add);
+            Place(a, panel, c0 + static_cast<std::uint32_t>(c)).put(f_load(sums), rows_in_panel(a, panel));
         }
 }
 
@@ -155,10 +163,8 @@ static void direct_tile(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0)
     for (int p = 0; p < NP; ++p) {
         const std::uint32_t panel = p0 + static_cast<std::uint32_t>(p);
         const int rows = rows_in_panel(a, panel);
-        const float* bias = a.bias ? a.bias + panel * kLanes : nullptr;
         QUERN_UNROLL_N(16)
-        for (int c = 0; c < NC; ++c)
-            put_result(y_at(a, panel, c0 + static_cast<std::uint32_t>(c)), acc[p][c], rows, bias, a.add);
+        for (int c = 0; c < NC; ++c) Place(a, panel, c0 + static_cast<std::uint32_t>(c)).put(acc[p][c], rows);
     }
 }
 
@@ -405,7 +411,10 @@ static void matmul_quant(const MatmulArgs& a) {
         }
     constexpr std::uint32_t kStreams = Tiles::kStreams;
     if (a.n_cols == 1)
-        for (; p + kStreams <= n_panels; p += kStreams) direct_tile<D, 1, Tiles::kStreams>(a, p, 0);
+        for (; p + kStreams <= n_panels; p += kStreams) direct_tile<D, 1, kStreams>(a, p, 0);
+    constexpr std::uint32_t kPairStreams = Tiles::kPairStreams;
+    if (a.n_cols == 2)
+        for (; p + kPairStreams <= n_panels; p += kPairStreams) direct_tile<D, 2, kPairStreams>(a, p, 0);
     for (; p < n_panels; ++p) direct<D>(a, p);
 }
 

@@ -50,9 +50,8 @@ static void float_tile(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0) 
     }
     for (int p = 0; p < NP; ++p) {
         const std::uint32_t at = p0 + static_cast<std::uint32_t>(p);
-        const float* bias = a.bias ? a.bias + at * kLanes : nullptr;
         for (int c = 0; c < NC; ++c)
-            put_result(y_at(a, at, c0 + static_cast<std::uint32_t>(c)), acc[c][p], rows_in_panel(a, at), bias, a.add);
+            Place(a, at, c0 + static_cast<std::uint32_t>(c)).put(acc[c][p], rows_in_panel(a, at));
     }
 }
 
