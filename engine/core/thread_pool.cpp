@@ -35,6 +35,9 @@ constexpr std::chrono::microseconds kSpin{80};
 // With more threads than CPUs, spinning keeps the awaited thread from running.
 constexpr std::chrono::microseconds kSpinOversubscribed{2};
 
+// Looking into all queues is what a thread does at the end of a step: 50 ns each where others write to them.
+constexpr std::uint32_t kMostQueues = 8;
+
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -147,13 +150,15 @@ struct ThreadPool::Impl {
     std::uint32_t n_threads = 1;
     std::chrono::microseconds spin = kSpin;
 
-    /// A stretch of the step's units; with one queue, all of them.
+    /// A stretch of the step's units. One a thread as far as that goes, so that a thread walks through weights in the order
+    /// in which they lie; or one a NUMA node.
     struct alignas(kLine) Queue {
         std::atomic<std::uint64_t> ticket{0};
         std::uint32_t first = 0;                   // unit; written between steps, as are job, step and total
     };
-    std::vector<Queue> queues = std::vector<Queue>(1);
-    std::vector<std::uint32_t> home;               // [thread] the queue it empties first; empty: all 0
+    std::vector<Queue> queues;
+    std::vector<std::uint32_t> home;               // [thread] the queue it empties first; ascending without nodes
+    bool by_node = false;
 
     alignas(kLine) Signal step_signal;             // moves on with every step, and at the end of a run
     alignas(kLine) std::atomic<std::uint32_t> done{0};
@@ -171,7 +176,7 @@ struct ThreadPool::Impl {
     /// Draws and does one unit; false if the open step has none left.
     bool work_one(std::uint32_t thread) {
         const std::size_t n = queues.size();
-        std::size_t at = home.empty() ? 0 : home[thread];
+        std::size_t at = home[thread];
         for (std::size_t i = 0; i < n; ++i, at = at + 1 == n ? 0 : at + 1) {
             Queue& q = queues[at];
             Ticket t{q.ticket.load(std::memory_order_acquire)};
@@ -198,7 +203,9 @@ struct ThreadPool::Impl {
             assert(n <= Job::kMaxUnits);
             step = next;
             total = n;
-            const auto parts = static_cast<std::uint32_t>(queues.size());
+            // Without nodes: the queues at which the threads of this run are at home.
+            const auto parts = by_node ? static_cast<std::uint32_t>(queues.size())
+                                       : home[limit.load(std::memory_order_relaxed) - 1] + 1;
             for (std::uint32_t i = 0; i < parts; ++i) queues[i].first = even_part(n, i, parts);
             for (std::uint32_t i = 0; i < parts; ++i) {
                 // An empty queue is left exhausted, as it is. Writing to it could come after the step's end, when
@@ -255,6 +262,7 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, 
     std::unique_ptr<ThreadPool> pool(new ThreadPool);
     pool->impl_->queues = std::vector<Impl::Queue>(std::max<std::size_t>(1, places.nodes.size()));
     pool->impl_->home = places.queue;
+    pool->impl_->by_node = true;
     if (Status s = pool->start(n_threads, places.cpus, /*must=*/false); !s) return std::move(s).error();
     return pool;
 }
@@ -262,6 +270,11 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(std::uint32_t n_threads, 
 Status ThreadPool::start(std::uint32_t n_threads, const std::vector<std::vector<int>>& cpus, bool must) {
     Impl& impl = *impl_;
     impl.n_threads = n_threads;
+    if (!impl.by_node) {
+        const std::uint32_t n = std::min(n_threads, kMostQueues);
+        impl.queues = std::vector<Impl::Queue>(n);
+        for (std::uint32_t i = 0; i < n_threads; ++i) impl.home.push_back(even_part(i, n, n_threads));
+    }
     if (const std::uint32_t n = allowed_cpus(); n != 0 && n_threads > n) impl.spin = kSpinOversubscribed;
     impl.threads.reserve(n_threads - 1);
     const SignalsBlocked blocked;

@@ -36,9 +36,9 @@ static void float_tile(const MatmulArgs& a, std::uint32_t p0, std::uint32_t c0) 
         F32x16 w[NP];
         QUERN_UNROLL_N(4)
         for (int p = 0; p < NP; ++p) {
-            const std::byte* at = panel + static_cast<std::size_t>(p) * a.panel_stride + k * kStep;
-            __builtin_prefetch(at + kAhead);
-            w[p] = E::load(at);
+            const std::byte* from = panel + static_cast<std::size_t>(p) * a.panel_stride;
+            __builtin_prefetch(ahead(from, k * kStep, a.panel_stride, NP));
+            w[p] = E::load(from + k * kStep);
         }
         QUERN_UNROLL_N(16)
         for (int c = 0; c < NC; ++c) {
