@@ -11,7 +11,8 @@
 
 namespace quern::kernels {
 
-/// CPU features a table may need; cpu/features.cpp finds them (CPUID and XGETBV, or hwcaps).
+/// CPU features a table may need; cpu/features.cpp finds them (CPUID and XGETBV, or hwcaps). AMX is there only where Linux
+/// gives the process leave to use tiles, which finding it asks for.
 enum Feature : std::uint32_t {
     kAvx2 = 1u << 0, kFma = 1u << 1, kF16c = 1u << 2, kBmi2 = 1u << 3,
     kAvx512 = 1u << 4,      // F, BW, VL, DQ and the system saves the registers
@@ -27,7 +28,7 @@ std::uint32_t type_index(DType t);
 inline constexpr std::uint32_t kTypes = 14;
 
 struct KernelTable {
-    const char* name;                               // "scalar", "avx2", "avxvnni", "avx512", "neon", "neon-i8mm"
+    const char* name;                               // "scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "neon-i8mm"
     std::uint32_t needs;                            // Feature bits
     std::uint32_t priority;                         // highest that the machine can run wins
 

@@ -18,7 +18,6 @@ struct PeakKernel {
     /// Multiplies ones by ones `n` times (at most kMostSteps) into independent accumulators and returns their sum: the
     /// multiply-adds done.
     std::uint64_t (*run)(std::uint64_t n);
-    bool (*prepare)();  // null, or what the process must ask of the system first; false: not allowed
 };
 /// Floats count exactly to 2^24, at most 4 an accumulator and step.
 inline constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 22;

@@ -71,9 +71,9 @@ std::uint64_t f32_fma(std::uint64_t n) {
 }
 
 constexpr PeakKernel kPeaks[] = {
-    {"NEON i8mm", Arithmetic::int8, kNeon | kI8mm, int8_mmla, nullptr},
-    {"NEON dotprod", Arithmetic::int8, kNeon | kDotprod, int8_dot, nullptr},
-    {"NEON FMA", Arithmetic::f32, kNeon, f32_fma, nullptr},
+    {"NEON i8mm", Arithmetic::int8, kNeon | kI8mm, int8_mmla},
+    {"NEON dotprod", Arithmetic::int8, kNeon | kDotprod, int8_dot},
+    {"NEON FMA", Arithmetic::f32, kNeon, f32_fma},
 };
 
 std::uint64_t read_neon(const std::byte* p, std::size_t gap, std::size_t stride, std::size_t n, std::size_t ahead) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #if defined(__x86_64__)
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "bench/roofline/kernels.h"
 #include "kernels/table.h"
@@ -138,12 +136,6 @@ struct alignas(64) TileConfig {
 };
 constexpr std::size_t kTileBytes = 1024;  // 16 rows of 64 bytes
 
-/// Linux gives the tiles' state to processes that ask for it (Documentation/arch/x86/xstate.rst).
-bool ask_for_tiles() {
-    constexpr long kRequestPermission = 0x1023, kTileData = 18;
-    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
 __attribute__((target("amx-tile"))) void load_tiles(const void* ones) {
     TileConfig config;
     for (int t = 0; t < 8; ++t) {
@@ -216,14 +208,14 @@ __attribute__((target("amx-tile,amx-bf16"))) std::uint64_t bf16_amx(std::uint64_
 }
 
 constexpr PeakKernel kPeaks[] = {
-    {"AMX int8", Arithmetic::int8, kAmxInt8, int8_amx, ask_for_tiles},
-    {"AVX-512 VNNI", Arithmetic::int8, kAvx512 | kAvx512Vnni, int8_vnni512, nullptr},
-    {"AVX-VNNI", Arithmetic::int8, kAvx2 | kAvxVnni, int8_vnni256, nullptr},
-    {"AVX2 maddubs", Arithmetic::int8, kAvx2, int8_maddubs, nullptr},
-    {"AMX BF16", Arithmetic::bf16, kAmxBf16, bf16_amx, ask_for_tiles},
-    {"AVX-512 BF16", Arithmetic::bf16, kAvx512 | kAvx512Bf16, bf16_dot512, nullptr},
-    {"AVX-512 FMA", Arithmetic::f32, kAvx512, f32_fma512, nullptr},
-    {"AVX2 FMA", Arithmetic::f32, kAvx2 | kFma, f32_fma256, nullptr},
+    {"AMX int8", Arithmetic::int8, kAmxInt8, int8_amx},
+    {"AVX-512 VNNI", Arithmetic::int8, kAvx512 | kAvx512Vnni, int8_vnni512},
+    {"AVX-VNNI", Arithmetic::int8, kAvx2 | kAvxVnni, int8_vnni256},
+    {"AVX2 maddubs", Arithmetic::int8, kAvx2, int8_maddubs},
+    {"AMX BF16", Arithmetic::bf16, kAmxBf16, bf16_amx},
+    {"AVX-512 BF16", Arithmetic::bf16, kAvx512 | kAvx512Bf16, bf16_dot512},
+    {"AVX-512 FMA", Arithmetic::f32, kAvx512, f32_fma512},
+    {"AVX2 FMA", Arithmetic::f32, kAvx2 | kFma, f32_fma256},
 };
 
 // --- Reading ---

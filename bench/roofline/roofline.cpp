@@ -216,7 +216,7 @@ Result<Roofline> measure(unsigned threads, const RooflineOptions& options) {
     const std::uint32_t features = kernels::cpu_features();
     std::vector<const PeakKernel*> usable;
     for (const PeakKernel& k : peak_kernels())
-        if ((k.needs & ~features) == 0 && (!k.prepare || k.prepare())) usable.push_back(&k);
+        if ((k.needs & ~features) == 0) usable.push_back(&k);
 
     const engine::Topology topology = engine::read_topology();
     std::span<const int> cpus;

@@ -6,6 +6,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -22,6 +26,16 @@ std::uint64_t saved_states() {
     std::uint32_t lo = 0, hi = 0;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     return std::uint64_t{hi} << 32 | lo;
+}
+
+/// Linux gives the tiles' state to processes that ask for it (Documentation/arch/x86/xstate.rst).
+bool ask_for_tiles() {
+#ifdef __linux__
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
 }
 
 }  // namespace
@@ -46,7 +60,7 @@ std::uint32_t cpu_features() {
     if (zmm) f |= kAvx512;
     if (zmm && bit(c, 11)) f |= kAvx512Vnni;
     if (zmm && bit(d, 23)) f |= kAvx512Fp16;
-    if ((states & kTiles) == kTiles && bit(d, 24)) {  // AMX-TILE; the process must still ask Linux for leave to use it
+    if ((states & kTiles) == kTiles && bit(d, 24) && ask_for_tiles()) {  // AMX-TILE
         if (bit(d, 25)) f |= kAmxInt8;
         if (bit(d, 22)) f |= kAmxBf16;
     }

@@ -14,6 +14,7 @@ constexpr const KernelTable* kTables[] = {
     &kTableAvx2,
     &kTableAvxVnni,
     &kTableAvx512,
+    &kTableAmx,
 #elif defined(__aarch64__)
     &kTableNeon,
     &kTableNeonI8mm,

@@ -10,6 +10,7 @@ extern const KernelTable kTableScalar;
 extern const KernelTable kTableAvx2;
 extern const KernelTable kTableAvxVnni;
 extern const KernelTable kTableAvx512;
+extern const KernelTable kTableAmx;
 extern const KernelTable kTableNeon;
 extern const KernelTable kTableNeonI8mm;
 

@@ -8,6 +8,10 @@
 #include "formats/dtype.h"
 #include "tests/kernels/ops_support.h"
 
+namespace quern::kernels {
+extern const KernelTable kTableAmxEmulated;  // amx_emulated.cpp
+}
+
 namespace quern::kernels::test {
 namespace {
 
@@ -419,7 +423,15 @@ TEST_P(EveryTable, QuantizeActGivesTheSameBytesForAnyInput) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Matmul, EveryTable, testing::ValuesIn(runnable_tables()), table_name);
+std::vector<const KernelTable*> tables() {
+    std::vector<const KernelTable*> out = runnable_tables();
+#if defined(__x86_64__)
+    if ((kTableAmxEmulated.needs & ~cpu_features()) == 0) out.push_back(&kTableAmxEmulated);
+#endif
+    return out;
+}
+
+INSTANTIATE_TEST_SUITE_P(Matmul, EveryTable, testing::ValuesIn(tables()), table_name);
 
 }  // namespace
 }  // namespace quern::kernels::test

@@ -42,7 +42,7 @@ bool is_standard(const Include& i) { return i.angle && i.name.find_first_of("./"
 const std::map<std::string, std::set<std::string>> kPlatform = {
     {"formats/mapped_file.cpp", {"fcntl.h", "sys/mman.h", "sys/stat.h", "unistd.h"}},
     {"formats/atomic_file.cpp", {"fcntl.h", "unistd.h"}},  // a file is complete on disk before it gets its name
-    {"kernels/cpu/features.cpp", {"cpuid.h", "sys/auxv.h"}},
+    {"kernels/cpu/features.cpp", {"cpuid.h", "sys/auxv.h", "sys/syscall.h", "unistd.h"}},
     {"kernels/cpu/simd/avx2.h", {"immintrin.h"}},
     {"kernels/cpu/simd/avx512.h", {"immintrin.h"}},
     {"kernels/cpu/simd/neon.h", {"arm_neon.h"}},

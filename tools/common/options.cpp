@@ -43,8 +43,8 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
     app.add_flag("--no-tune", no_tune, "Neither measure nor use what an earlier run measured")->excludes(force);
     app.add_option("--kv-tail", kv_tail, "Newest tokens that two-tier, q8 and q4 keep as f16 (default: 256, 0, 0)")
         ->check(CLI::Range(0, 1 << 20));
-    app.add_option("--isa", isa, "Kernels: scalar, avx2, avxvnni, avx512, neon or neon-i8mm; default: the best this "
-                   "CPU has");
+    app.add_option("--isa", isa, "Kernels: scalar, avx2, avxvnni, avx512, amx, neon or neon-i8mm; default: the "
+                             "best this CPU has");
     app.add_option("--memory-limit", memory_limit, "Most memory for weights, KV cache and buffers: 512M, 4G")
         ->transform(CLI::AsSizeValue(false));
     auto* cache = app.add_option("--pack-cache", pack_cache, "Keep packed weights in this folder for later runs")->type_name("DIR");

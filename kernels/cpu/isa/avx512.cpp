@@ -9,11 +9,10 @@ namespace quern::kernels::avx512 {
 struct Tiles {
     static constexpr int kPanels = 2;           // panels side by side in a wide tile
     static constexpr int kCols = 6;             // columns of a wide tile
-    static constexpr int kColsWide = 6;         // the same for codes of more than 4 bits
     static constexpr bool kBitsMatter = false;  // the dot product depends on the width of the codes
     static constexpr int kDirectCols = 8;       // most columns of a tile without scratch
     static constexpr int kStreams = 4;          // panels side by side for a single column
-    static constexpr int kPairStreams = 4;       // the same for two columns
+    static constexpr int kPairStreams = 4;      // the same for two columns
     static constexpr int kWideFrom = 17;         // columns from which decoding to scratch pays
     static constexpr int kFloatCols = 12;        // columns of a float tile
 };

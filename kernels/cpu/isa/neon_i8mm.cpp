@@ -10,11 +10,10 @@ namespace quern::kernels::neon_i8mm {
 struct Tiles {
     static constexpr int kPanels = 1;           // panels side by side in a wide tile
     static constexpr int kCols = 6;             // columns of a wide tile
-    static constexpr int kColsWide = 6;         // the same for codes of more than 4 bits
     static constexpr bool kBitsMatter = false;  // the dot product depends on the width of the codes
     static constexpr int kDirectCols = 2;       // most columns of a tile without scratch
     static constexpr int kStreams = 1;          // panels side by side for a single column
-    static constexpr int kPairStreams = 1;       // the same for two columns
+    static constexpr int kPairStreams = 1;      // the same for two columns
     static constexpr int kWideFrom = 3;         // columns from which decoding to scratch pays
     static constexpr int kFloatCols = 5;        // columns of a float tile
 };

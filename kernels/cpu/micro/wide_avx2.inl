@@ -11,6 +11,8 @@ static void signed_tile(const Tile& t, const ActLayout& at);
 
 struct SignedForm {
     static constexpr std::size_t kBytes = 1024;
+    static constexpr bool kAnyCount = false;
+    template <bool kHalf> using Use = PlainForm::Use<kHalf>;
     /// Lane = row as before; vector 2 g holds values 4 g, 4 g + 1, vector 2 g + 1 values 4 g + 2, 4 g + 3.
     QUERN_MEMBER void put(std::byte* to, const U8x64* w) {
         QUERN_UNROLL_N(8)

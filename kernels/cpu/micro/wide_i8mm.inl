@@ -11,6 +11,8 @@ static void matrix_tile(const Tile& t, const ActLayout& at);
 
 struct MatrixForm {
     static constexpr std::size_t kBytes = 512;
+    static constexpr bool kAnyCount = false;
+    template <bool kHalf> using Use = PlainForm::Use<kHalf>;
     /// [half of 8 rows][8 values][pair of rows][row][value]; codes of at most 127 mean the same signed and unsigned.
     QUERN_MEMBER void put(std::byte* to, const U8x64* w) {
         QUERN_UNROLL_N(4)

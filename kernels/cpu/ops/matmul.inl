@@ -51,9 +51,10 @@ struct Side {
     alignas(64) float ds[kMin ? NC : 1][kSlice * kGroups];             // d * sum of codes: meets the minima
     alignas(64) std::int32_t init[kMin ? 1 : NC][kSlice * kGroups];    // -offset * sum of codes
 
+    /// n_cols: columns that there are; the last stands for those beyond.
     QUERN_INLINE_MEMBER void load(const std::byte* x, std::size_t stride, const ActLayout& at, int b0, int n,
-                                  int offset) {
-        for (int c = 0; c < NC; ++c, x += stride) {
+                                  int offset, int n_cols = NC) {
+        for (int c = 0; c < NC; ++c, x += c < n_cols ? stride : 0) {
             const std::byte* col_d = x + at.d + static_cast<std::size_t>(b0) * 4;
             for (int i = 0; i < n; i += 16) f_store(d[c] + i, load_floats(col_d + 4 * i, n - i));
             const std::byte* sums = x + (kHalf ? at.sum16 : at.sum32) + static_cast<std::size_t>(b0 * kGroups) * 4;
@@ -219,6 +220,8 @@ static void wide_tile(const Tile& t, const ActLayout& at);
 /// How a panel's block of codes lies in scratch (kBytes of it), and the tile that reads them.
 struct PlainForm {
     static constexpr std::size_t kBytes = 512;
+    static constexpr bool kAnyCount = false;   // tile() takes the number of columns, up to Tiles::kCols, as an argument
+    template <bool kHalf> struct Use {};       // lives while tiles run
     QUERN_MEMBER void put(std::byte* to, const U8x64* w) {
         QUERN_UNROLL_N(8)
         for (int g = 0; g < 8; ++g) __builtin_memcpy(to + 64 * g, &w[g], 64);
@@ -320,18 +323,27 @@ static void wide_tile(const Tile& t, const ActLayout& at) {
 
 template <class D, int NC>
 QUERN_INLINE void wide_n(int nc, const Tile& t, const ActLayout& at) {
-    if constexpr (NC > 0) {
+    using Form = WideForm<D::kSigned>;
+    if constexpr (Form::kAnyCount) {
+        Form::template tile<D::kSigned, D::kMin, D::kHalf>(nc, t, at);
+    } else if constexpr (NC > 0) {
         // Codes of up to 7 bits differ only for AVX2's dot; elsewhere one instance serves them all.
         constexpr int kBits = Tiles::kBitsMatter ? D::kBits : 8;
-        if (nc == NC)
-            return WideForm<D::kSigned>::template tile<kBits, D::kSigned, D::kMin, D::kHalf, NC>(t, at);
+        if (nc == NC) return Form::template tile<kBits, D::kSigned, D::kMin, D::kHalf, NC>(t, at);
         wide_n<D, NC - 1>(nc, t, at);
     }
 }
 
-/// Columns of a tile: 2 registers fewer each where codes are too wide for one run of 16-bit sums.
-template <class D>
-constexpr int kTileCols = D::kBits <= 4 ? Tiles::kCols : Tiles::kColsWide;
+/// Runs call over a chunk's columns in steps of a tile: as even as they come, or full ones and a rest where a tile costs the
+/// same whatever it holds.
+template <class D, class Call>
+QUERN_INLINE void tile_steps(std::uint32_t n, Call call) {
+    if constexpr (WideForm<D::kSigned>::kAnyCount) {
+        for (std::uint32_t c = 0; c < n; c += Tiles::kCols) call(c, static_cast<int>(n - c < Tiles::kCols ? n - c : Tiles::kCols));
+    } else {
+        even_steps<Tiles::kCols>(n, call);
+    }
+}
 
 template <class D>
 QUERN_INLINE void decode_slice(const MatmulArgs& a, std::uint32_t p0, std::size_t b0, int n) {
@@ -378,6 +390,7 @@ struct Next {
 template <class D>
 static void wide(const MatmulArgs& a, std::uint32_t p0, int n_tiles) {
     using W = Wide<D>;
+    [[maybe_unused]] const typename WideForm<D::kSigned>::template Use<D::kHalf> use;
     const ActLayout act(a.n_k);
     float* sums = reinterpret_cast<float*>(a.scratch + W::kSumsAt);
     const auto sums_of = [&](int i) __attribute__((always_inline)) { return sums + std::size_t{kChunk} * W::kPanels * 16 * static_cast<std::size_t>(i); };
@@ -392,12 +405,12 @@ static void wide(const MatmulArgs& a, std::uint32_t p0, int n_tiles) {
                 const Next<D> next{a.w + (last ? p0 : p + Tiles::kPanels) * a.panel_stride +
                                        (b0 + static_cast<std::size_t>(last ? n : 0)) * D::L::kPerBlock,
                                    a.panel_stride, static_cast<std::size_t>(n) * D::L::kPerBlock};
-                even_steps<kTileCols<D>>(static_cast<std::uint32_t>(chunk), [&](std::uint32_t c, int nc)
-                                         __attribute__((always_inline)) {
+                tile_steps<D>(static_cast<std::uint32_t>(chunk), [&](std::uint32_t c, int nc)
+                              __attribute__((always_inline)) {
                     const Tile t{a.scratch, a.x + (c0 + c) * a.x_stride, a.x_stride, sums_of(i) + c * W::kPanels * 16,
                                  static_cast<int>(b0), n, D::kOffset};
                     next.fetch(c, nc, chunk);
-                    wide_n<D, kTileCols<D>>(nc, t, act);
+                    wide_n<D, Tiles::kCols>(nc, t, act);
                 });
             }
         });
