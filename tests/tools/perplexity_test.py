@@ -61,6 +61,27 @@ class Perplexity(unittest.TestCase):
         with_dump = run_json("perplexity", *flags, "--dump-logits", self.path("logits"))
         self.assertEqual(run_json("perplexity", *flags)["mean_nll"], with_dump["mean_nll"])
 
+    def test_divergence_from_a_dump(self):
+        flags = ("-m", MODEL, "-f", self.path("text", TEXT), "-c", "48", "--chunks", "2", "--json")
+        dumps = [self.path("f16"), self.path("q4")]
+        for dump, kv in zip(dumps, ("f16", "q4")):
+            run_json("perplexity", *flags, "--kv", kv, "--dump-logits", dump)
+        p, q = map(floats, dumps)
+        n_vocab, rows = 512, 96
+        total = []
+        for at in range(0, rows * n_vocab, n_vocab):
+            a, b = p[at:at + n_vocab], q[at:at + n_vocab]
+            sums = [math.log(math.fsum(math.exp(x) for x in row)) for row in (a, b)]
+            total.append(math.fsum(math.exp(x - sums[0]) * (x - sums[0] - y + sums[1]) for x, y in zip(a, b)))
+        self.assertGreater(math.fsum(total), 0)
+        got = run_json("perplexity", *flags, "--kv", "q4", "--kl-base", dumps[0])["mean_kl"]
+        self.assertAlmostEqual(got, math.fsum(total) / rows, delta=1e-9)
+        self.assertEqual(run_json("perplexity", *flags, "--kl-base", dumps[0])["mean_kl"], 0)
+        for other in (("-c", "32"), ("--chunks", "1")):
+            p = run("perplexity", *flags, *other, "--kl-base", dumps[0])
+            self.assertEqual(p.returncode, USAGE)
+            self.assertIn("no file of --dump-logits", p.stderr)
+
     def test_tokens_against_the_oracle(self):
         tokens = self.path("tokens.json", json.dumps(ORACLE["token_ids"]))
         dump = self.path("logits")

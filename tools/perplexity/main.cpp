@@ -30,7 +30,7 @@ constexpr std::size_t kStep = 64;  // tokens whose logits are held at once: 64 x
 
 struct Flags {
     ModelFlags model;
-    std::string text_file, tokens_file, dump_file;
+    std::string text_file, tokens_file, dump_file, kl_file;
     std::uint32_t n_ctx = 512;
     std::uint64_t chunks = 0;
     bool json = false;
@@ -94,18 +94,67 @@ Result<Input> input_from_text(const Model& model, const std::string& path) {
     return out;
 }
 
+/// Kullback-Leibler divergence of softmax(logits) from softmax(reference), in nats and double precision.
+double divergence(std::span<const float> reference, std::span<const float> logits) {
+    const auto log_sum = [](std::span<const float> x) { return negative_log_likelihood(x, 0) + double(x[0]); };
+    const double p0 = log_sum(reference), q0 = log_sum(logits);
+    double sum = 0;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+        const double p = double(reference[i]) - p0;
+        sum += std::exp(p) * (p - (double(logits[i]) - q0));
+    }
+    return sum;
+}
+
+/// Logits of an earlier run, to be compared with.
+class Reference {
+public:
+    /// `path` as --dump-logits wrote it, for these tokens in chunks of n_ctx.
+    static Result<Reference> open(const std::string& path, const std::vector<Token>& tokens, std::uint32_t n_ctx,
+                                  std::uint32_t n_vocab) {
+        const Error other{Errc::invalid_argument, "'" + path + "' is no file of --dump-logits for this text, vocabulary and -c"};
+        Result<std::string> text = read_file(path + ".json");
+        if (!text) return std::move(text).error();
+        const Json index = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+        const Json want{{"token_ids", tokens}, {"shape", {tokens.size(), n_vocab}}, {"n_ctx", n_ctx}};
+        if (!index.is_object()) return other;
+        for (const auto& [key, value] : want.items())
+            if (index.value(key, Json()) != value) return other;
+        Reference out;
+        out.in_.open(path, std::ios::binary | std::ios::ate);
+        if (!out.in_ || static_cast<std::uint64_t>(out.in_.tellg()) != tokens.size() * sizeof(float) * n_vocab) return other;
+        out.in_.seekg(0);
+        return out;
+    }
+    /// Compares the next rows.
+    void add(std::span<const float> logits, std::size_t n_vocab) {
+        row_.resize(n_vocab);
+        for (std::size_t i = 0; i < logits.size(); i += n_vocab, ++n_) {
+            in_.read(reinterpret_cast<char*>(row_.data()), static_cast<std::streamsize>(n_vocab * sizeof(float)));
+            sum_ += divergence(row_, logits.subspan(i, n_vocab));
+        }
+    }
+    double mean() const { return sum_ / double(n_); }
+
+private:
+    std::ifstream in_;
+    std::vector<float> row_;
+    double sum_ = 0;
+    std::uint64_t n_ = 0;
+};
+
 /// Evaluates chunks of one input, one after the other.
 class Evaluation {
 public:
-    Evaluation(const Model& model, Session& session, std::uint32_t n_ctx, std::ofstream* dump)
-        : session_(session), n_vocab_(model.info().n_vocab), n_ctx_(n_ctx), dump_(dump) {}
+    Evaluation(const Model& model, Session& session, std::uint32_t n_ctx, std::ofstream* dump, Reference* reference)
+        : session_(session), n_vocab_(model.info().n_vocab), n_ctx_(n_ctx), dump_(dump), reference_(reference) {}
 
     /// tokens: [n_ctx]. Scores positions n_ctx/2 to n_ctx-2.
     Status chunk(std::span<const Token> tokens) {
         if (Status s = session_.truncate(0); !s) return s;
         const std::size_t first = n_ctx_ / 2;
         std::size_t at = 0;
-        if (!dump_) {  // nobody looks at the logits of the first half
+        if (!dump_ && !reference_) {  // nobody looks at the logits of the first half
             if (Status s = session_.decode(tokens.first(first)); !s) return s;
             at = first;
         }
@@ -120,6 +169,7 @@ public:
                 dump_->write(reinterpret_cast<const char*>(logits_.data()),
                              static_cast<std::streamsize>(n * n_vocab_ * sizeof(float)));
             }
+            if (reference_) reference_->add(std::span(logits_).first(n * n_vocab_), n_vocab_);
             at += n;
         }
         return {};
@@ -131,6 +181,7 @@ private:
     Session& session_;
     std::size_t n_vocab_, n_ctx_;
     std::ofstream* dump_;
+    Reference* reference_;
     std::vector<float> logits_;  // [kStep, n_vocab]
     Score score_;
 };
@@ -172,7 +223,14 @@ int run(const Flags& f) {
 
     std::ofstream dump;
     if (!f.dump_file.empty()) dump.open(f.dump_file, std::ios::binary | std::ios::trunc);
-    Evaluation evaluation(*model, *session, f.n_ctx, f.dump_file.empty() ? nullptr : &dump);
+    std::optional<Reference> reference;
+    if (!f.kl_file.empty()) {
+        Result<Reference> opened = Reference::open(f.kl_file, input->tokens, f.n_ctx, n_vocab);
+        if (!opened) return report(kProgram, opened.error());
+        reference = std::move(*opened);
+    }
+    Evaluation evaluation(*model, *session, f.n_ctx, f.dump_file.empty() ? nullptr : &dump,
+                          reference ? &*reference : nullptr);
     const std::span<const Token> tokens = input->tokens;
     const std::size_t n_chunks = tokens.size() / f.n_ctx;
     Progress progress;
@@ -196,17 +254,19 @@ int run(const Flags& f) {
     const Score& score = evaluation.score();
     const ModelInfo& info = model->info();
     if (f.json) {
-        std::cout << Json{{"perplexity", score.perplexity()}, {"perplexity_error", score.perplexity_error()},
-                          {"mean_nll", score.mean()}, {"mean_nll_error", score.mean_error()}, {"n_scored", score.n},
-                          {"n_chunks", n_chunks}, {"n_ctx", f.n_ctx}, {"n_tokens", tokens.size()},
-                          {"seconds", seconds}, {"tokens_per_second", double(tokens.size()) / seconds},
-                          {"model", f.model.path}, {"model_type", info.architecture + " " + info.weight_type},
-                          {"isa", info.isa}, {"type_k", f.model.kv_type()}, {"type_v", f.model.kv_type()},
-                          {"n_threads", info.n_threads}, {"peak_memory_bytes", peak_memory_bytes()}}.dump()
-                  << std::endl;
+        Json out{{"perplexity", score.perplexity()}, {"perplexity_error", score.perplexity_error()},
+                 {"mean_nll", score.mean()}, {"mean_nll_error", score.mean_error()}, {"n_scored", score.n},
+                 {"n_chunks", n_chunks}, {"n_ctx", f.n_ctx}, {"n_tokens", tokens.size()},
+                 {"seconds", seconds}, {"tokens_per_second", double(tokens.size()) / seconds},
+                 {"model", f.model.path}, {"model_type", info.architecture + " " + info.weight_type},
+                 {"isa", info.isa}, {"type_k", f.model.kv_type()}, {"type_v", f.model.kv_type()},
+                 {"n_threads", info.n_threads}, {"peak_memory_bytes", peak_memory_bytes()}};
+        if (reference) out["mean_kl"] = reference->mean();
+        std::cout << out.dump() << std::endl;
     } else {
         std::printf("Final estimate: PPL = %.4f +/- %.5f (%zu chunks of %u, %llu tokens scored)\n", score.perplexity(),
                     score.perplexity_error(), n_chunks, f.n_ctx, static_cast<unsigned long long>(score.n));
+        if (reference) std::printf("Mean KL divergence to '%s': %.5f\n", f.kl_file.c_str(), reference->mean());
     }
     return kExitOk;
 }
@@ -228,9 +288,12 @@ int main(int argc, char** argv) {
     app.add_option("-c,--ctx-size", f.n_ctx, "Tokens in a chunk")->check(CLI::Range(4, 1 << 24))->type_name("INT")
         ->capture_default_str();
     app.add_option("--chunks", f.chunks, "Most chunks to evaluate; 0: all")->capture_default_str();
-    app.add_option("--dump-logits", f.dump_file,
+    auto* dump = app.add_option("--dump-logits", f.dump_file,
                    "Write the logits after every token of the chunks (raw little-endian\n"
                    "float32, [tokens, n_vocab]) to FILE, and ids and shape to FILE.json")->type_name("FILE");
+    app.add_option("--kl-base", f.kl_file, "Compare with the logits of the same text that --dump-logits wrote:\n"
+                   "mean KL divergence over all tokens")
+        ->type_name("FILE")->excludes(dump);
     app.add_flag("--json", f.json, "The result as one JSON object");
     if (const auto code = parse(app, argc, argv)) return *code;
     return run(f);
