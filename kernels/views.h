@@ -92,12 +92,14 @@ struct KvHeadView {
 
 /// Attention of query rows that share a KV head over positions [begin, end) of one span.
 /// Row (i, r), i < n_tokens, r < n_rep: query at q + i * q_stride + r * head_dim, position pos0 + i; it sees positions t
-/// with begin <= t < end, t <= pos0 + i and, if window > 0, t > pos0 + i - window.
+/// with begin <= t < end, t >= first, t <= pos0 + i and, if window > 0, t > pos0 + i - window; if mask is not null, of positions
+/// t >= mask_from only those with bit t - mask_from in mask[i].
 /// Results, row index i * n_rep + r: out[row * out_stride ..] = sum of exp(s - m) * v (not divided), max m and sum l in
 /// ml[2 * row], ml[2 * row + 1]. A row that sees nothing gives out 0, m -inf, l 0.
 struct AttnArgs {
     KvHeadView kv;
     std::int32_t begin, end;       // multiples of 16 (begin) and, in Q8 and Q4, of kKvGroup (both); at most kAttnSpan apart
+    std::int32_t first;            // what lies before is not looked at; 0: all is
     const float* q;
     std::size_t q_stride;          // floats from token to token
     std::uint32_t n_tokens, n_rep; // n_tokens * n_rep <= kAttnMaxRows
@@ -105,6 +107,8 @@ struct AttnArgs {
     std::int32_t window;           // 0: none
     float scale;                   // s = (q . k) * scale
     float softcap;                 // 0: none; else s = softcap * tanh(s / softcap)
+    const std::uint64_t* mask;     // [n_tokens] or null; then end <= mask_from + 64
+    std::int32_t mask_from;
     float* out;
     std::size_t out_stride;        // floats from row to row
     float* ml;

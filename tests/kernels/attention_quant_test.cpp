@@ -151,6 +151,14 @@ struct Case {
     std::uint32_t head_dim, n_ctx, n_tokens, n_rep;   // rows see all of n_ctx positions, whole groups
     std::int32_t window = 0;                          // counted from the position after n_ctx
     float softcap = 0;
+    std::int32_t first = 0;
+    std::uint32_t masked = 0;                         // newest of n_ctx: a mask says which are seen
+    bool sees(std::uint32_t token, std::int32_t t) const {
+        if (t < first || (window && t <= static_cast<std::int32_t>(n_ctx + token) - window)) return false;
+        return t < mask_from() || (mask(token) >> (t - mask_from()) & 1);
+    }
+    std::int32_t mask_from() const { return static_cast<std::int32_t>(n_ctx - masked); }
+    static std::uint64_t mask(std::uint32_t token) { return 0x9e3779b97f4a7c15u * (token + 1) ^ 0xffff00u; }
 };
 
 struct Partial { std::vector<float> out, ml; };
@@ -174,6 +182,11 @@ Partial run_span(const KernelTable& t, const Case& c, const Pages& pages, const 
     a.window = c.window;
     a.scale = 1 / std::sqrt(static_cast<float>(hd));
     a.softcap = c.softcap;
+    a.first = c.first;
+    std::vector<std::uint64_t> mask;
+    for (std::uint32_t i = 0; c.masked && i < n; ++i) mask.push_back(Case::mask(first + i));
+    a.mask = c.masked ? mask.data() : nullptr;
+    a.mask_from = c.mask_from();
     a.out = out.data();
     a.out_stride = hd;
     a.ml = ml.data();
@@ -183,11 +196,14 @@ Partial run_span(const KernelTable& t, const Case& c, const Pages& pages, const 
 }
 
 /// One row of one span against double precision.
-void expect_near(const Case& c, const Pages& pages, const float* q, std::int32_t lo, std::int32_t end, const float* out, const float* ml) {
+void expect_near(const Case& c, const Pages& pages, std::uint32_t token, const float* q, std::int32_t begin, std::int32_t end, const float* out,
+                 const float* ml) {
     const std::uint32_t hd = c.head_dim;
     std::vector<double> p;
     double max = -INFINITY, score_error = 0;
-    for (std::int32_t t = lo; t < end; ++t) {
+    for (std::int32_t t = begin; t < end; ++t) {
+        p.push_back(-INFINITY);
+        if (!c.sees(token, t)) continue;
         double dot = 0, size = 0;
         for (std::uint32_t d = 0; d < hd; ++d) {
             const double s = q[d] * pages.k_scale(static_cast<std::uint32_t>(t), d), x = q[d] * pages.k(static_cast<std::uint32_t>(t), d);
@@ -202,7 +218,7 @@ void expect_near(const Case& c, const Pages& pages, const float* q, std::int32_t
         }
         score_error = std::max(score_error, error + kUlpHalf * std::fabs(score));
         max = std::max(max, score);
-        p.push_back(score);
+        p.back() = score;
     }
     double sum = 0;
     for (double& x : p) sum += x = std::exp(x - max);
@@ -211,8 +227,9 @@ void expect_near(const Case& c, const Pages& pages, const float* q, std::int32_t
     ASSERT_NEAR(ml[1], sum, rel * sum);
     for (std::uint32_t d = 0; d < hd; ++d) {
         double want = 0, size = 0;
-        for (std::int32_t t = lo; t < end; ++t) {
-            const double w = p[static_cast<std::size_t>(t - lo)], x = w * pages.v(static_cast<std::uint32_t>(t), d);
+        for (std::int32_t t = begin; t < end; ++t) {
+            if (!c.sees(token, t)) continue;
+            const double w = p[static_cast<std::size_t>(t - begin)], x = w * pages.v(static_cast<std::uint32_t>(t), d);
             want += x;
             size += std::fabs(x) + w * (c.format == KvFormat::Q4 ? 30 * pages.v_scale(static_cast<std::uint32_t>(t)) : 0);
         }
@@ -224,10 +241,10 @@ class AttentionQuantRun : public AttentionQuant {
 protected:
     void check(const Case& c) {
         SCOPED_TRACE(testing::Message() << (c.format == KvFormat::Q4 ? "Q4" : "Q8") << " head " << c.head_dim << " ctx " << c.n_ctx << " tokens "
-                                        << c.n_tokens << " rep " << c.n_rep << " window " << c.window << " cap " << c.softcap);
+                                        << c.n_tokens << " rep " << c.n_rep << " window " << c.window << " cap " << c.softcap << " first " << c.first << " masked " << c.masked);
         const Cache cache(c.format, c.head_dim, c.n_ctx, scalar_table(), rng, 1);
         // Positions that nobody sees are all ones: in F16 a NaN.
-        const auto dead = c.window ? std::max<std::int64_t>(0, std::int64_t{c.n_ctx} - c.window + 1) / kTokens * kTokens : 0;
+        const std::int64_t unseen = std::max<std::int64_t>(c.first, c.window ? std::int64_t{c.n_ctx} - c.window + 1 : 0), dead = unseen / kTokens * kTokens;
         for (std::uint32_t t = 0; t < dead; t += kTokens)
             std::memset(const_cast<std::byte*>(cache.quant.page(t)), 0xff, cache.quant.view.page_stride);
         const Guarded<float> q(random_floats(std::size_t{c.n_tokens} * c.n_rep * c.head_dim, 0.5f, rng));
@@ -241,14 +258,15 @@ protected:
                 const Partial alone = run_span(table(), c, cache.quant, q.data(), begin, end, i, 1);
                 const std::size_t n = alone.out.size();
                 ASSERT_EQ(first_difference(alone.out.data(), got.out.data() + i * n, n), n) << "token " << i << " depends on its company";
-                const std::int32_t lo = c.window ? std::max(begin, static_cast<std::int32_t>(c.n_ctx + i) - c.window + 1) : begin;
+                bool sees = false;
+                for (std::int32_t t = begin; t < end; ++t) sees |= c.sees(i, t);
                 for (std::uint32_t r = 0; r < c.n_rep; ++r) {
                     const std::size_t row = std::size_t{i} * c.n_rep + r;
-                    if (lo >= end) {
+                    if (!sees) {
                         ASSERT_EQ(got.ml[2 * row + 1], 0.0f);
                         for (std::uint32_t d = 0; d < c.head_dim; ++d) ASSERT_EQ(got.out[row * c.head_dim + d], 0.0f);
                     } else {
-                        ASSERT_NO_FATAL_FAILURE(expect_near(c, cache.quant, q.data() + row * c.head_dim, lo, end,
+                        ASSERT_NO_FATAL_FAILURE(expect_near(c, cache.quant, i, q.data() + row * c.head_dim, begin, end,
                                                             got.out.data() + row * c.head_dim, got.ml.data() + 2 * row));
                     }
                 }
@@ -275,6 +293,14 @@ TEST_P(AttentionQuantRun, WindowAndSoftcap) {
     for (const KvFormat f : kFormats)
         for (const std::int32_t window : {2, 20, 33, 40, 300})
             for (const float cap : {0.0f, 2.0f}) check({f, 80, 320, 11, 2, window, cap});
+}
+
+TEST_P(AttentionQuantRun, FirstPositionAndMask) {
+    for (const KvFormat f : kFormats) {
+        for (const std::int32_t first : {1, 16, 17, 31, 32, 100, 300}) check({.format = f, .head_dim = 64, .n_ctx = 320, .n_tokens = 7, .n_rep = 3, .first = first});
+        for (const std::uint32_t masked : {1u, 16u, 33u, 64u})
+            check({.format = f, .head_dim = 40, .n_ctx = 288, .n_tokens = 9, .n_rep = 2, .window = 200, .softcap = 2, .first = 16, .masked = masked});
+    }
 }
 
 }  // namespace

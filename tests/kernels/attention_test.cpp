@@ -72,11 +72,13 @@ struct Case {
     std::uint32_t head_dim = 64, page_tokens = 16, n_ctx = 200, n_tokens = 1, n_rep = 1;
     std::int32_t window = 0;
     float softcap = 0, spread = 1;
+    std::int32_t first = 0;
+    std::uint32_t masked = 0;   // of the newest positions, at most 64, a random mask says which are seen
 };
 std::ostream& operator<<(std::ostream& o, const Case& c) {
     return o << (c.format == KvFormat::F16 ? "F16" : "F32") << " head " << c.head_dim << " page " << c.page_tokens
              << " ctx " << c.n_ctx << " tokens " << c.n_tokens << " rep " << c.n_rep << " window " << c.window
-             << " cap " << c.softcap << " spread " << c.spread;
+             << " cap " << c.softcap << " spread " << c.spread << " first " << c.first << " masked " << c.masked;
 }
 
 /// The last n_tokens of n_ctx positions ask; everything they do not see is NaN.
@@ -85,6 +87,7 @@ struct Scene {
     Cache cache;
     Guarded<float> q;
     std::int32_t pos0;
+    std::vector<std::uint64_t> mask;   // [n_tokens]
 
     Scene(const Case& cc, const KernelTable& t, std::mt19937& rng)
         : c(cc),
@@ -93,8 +96,23 @@ struct Scene {
           pos0(static_cast<std::int32_t>(c.n_ctx - c.n_tokens)) {
         cache.store(t, random_floats(std::size_t{c.n_ctx} * c.head_dim, 1.0f, rng),
                     random_floats(std::size_t{c.n_ctx} * c.head_dim, 1.0f, rng), 0, c.n_ctx);
-        if (c.window)
-            for (std::int32_t p = 0; p <= pos0 - c.window; ++p) cache.poison(static_cast<std::uint32_t>(p));
+        std::uint64_t seen = 0;   // by any token
+        for (std::uint32_t i = 0; c.masked && i < c.n_tokens; ++i) {
+            mask.push_back(std::uint64_t{rng()} << 32 | rng());
+            if (i % 4 == 1) mask.back() |= 0xffff;   // runs
+            mask.back() &= ~std::uint64_t{0x2020};   // and what nobody sees
+            seen |= mask.back();
+        }
+        for (std::int32_t p = 0; p < static_cast<std::int32_t>(c.n_ctx); ++p) {
+            const bool hidden = c.masked && p >= mask_from() && !(seen >> (p - mask_from()) & 1);
+            if ((c.window && p <= pos0 - c.window) || p < c.first || hidden) cache.poison(static_cast<std::uint32_t>(p));
+        }
+    }
+    std::int32_t mask_from() const { return static_cast<std::int32_t>(c.n_ctx - c.masked); }
+    bool sees(std::uint32_t token, std::int32_t p) const {
+        const std::int32_t pos = pos0 + static_cast<std::int32_t>(token);
+        if (p > pos || p < c.first || (c.window && p <= pos - c.window)) return false;
+        return mask.empty() || p < mask_from() || (mask[token] >> (p - mask_from()) & 1);
     }
     float scale() const { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
     std::uint32_t rows() const { return c.n_tokens * c.n_rep; }
@@ -124,6 +142,9 @@ Partial run_span(const KernelTable& t, const Scene& s, std::int32_t begin, std::
     a.window = s.c.window;
     a.scale = s.scale();
     a.softcap = s.c.softcap;
+    a.first = s.c.first;
+    a.mask = s.mask.empty() ? nullptr : s.mask.data() + i0;
+    a.mask_from = s.mask_from();
     a.out = out.data();
     a.out_stride = hd;
     a.ml = ml.data();
@@ -153,10 +174,12 @@ void expect_near_reference(const Scene& s, const std::vector<float>& got) {
     for (std::uint32_t row = 0; row < s.rows(); ++row) {
         const float* q = s.q.data() + std::size_t{row} * c.head_dim;
         const std::int32_t pos = s.pos0 + static_cast<std::int32_t>(row / c.n_rep);
-        const std::int32_t lo = c.window ? std::max(0, pos - c.window + 1) : 0;
-        std::vector<double> p;
+        const auto sees = [&](std::int32_t t) { return s.sees(row / c.n_rep, t); };
+        std::vector<double> p;   // [pos + 1]
         double max = -INFINITY, score_error = 0;
-        for (std::int32_t t = lo; t <= pos; ++t) {
+        for (std::int32_t t = 0; t <= pos; ++t) {
+            p.push_back(-INFINITY);
+            if (!sees(t)) continue;
             double dot = 0, size = 0;
             for (std::uint32_t d = 0; d < c.head_dim; ++d) {
                 const double x = q[d] * s.cache.k(static_cast<std::uint32_t>(t), d);
@@ -173,14 +196,16 @@ void expect_near_reference(const Scene& s, const std::vector<float>& got) {
             }
             score_error = std::max(score_error, error + kUlpHalf * std::fabs(score));
             max = std::max(max, score);
-            p.push_back(score);
+            p.back() = score;
         }
+        if (max == -INFINITY) max = 0;
         double sum = 0;
         for (double& x : p) sum += x = std::exp(x - max);
         for (std::uint32_t d = 0; d < c.head_dim; ++d) {
             double want = 0, size = 0;
-            for (std::int32_t t = lo; t <= pos; ++t) {
-                const double weight = p[static_cast<std::size_t>(t - lo)] / sum;
+            for (std::int32_t t = 0; t <= pos; ++t) {
+                if (!sees(t)) continue;
+                const double weight = p[static_cast<std::size_t>(t)] / sum;
                 const double x = weight * s.cache.v(static_cast<std::uint32_t>(t), d);
                 want += x;
                 size += std::fabs(x);
@@ -242,6 +267,21 @@ TEST_P(Attention, WindowAndSoftcap) {
                    .softcap = cap,
                    .spread = 5});
         }
+}
+
+TEST_P(Attention, FirstPosition) {
+    for (const std::int32_t first : {1, 15, 16, 17, 100, 256, 290})
+        for (const std::int32_t window : {0, 60}) check({.n_ctx = 340, .n_tokens = 21, .n_rep = 3, .window = window, .first = first});
+}
+
+TEST_P(Attention, Mask) {
+    for (const KvFormat f : {KvFormat::F32, KvFormat::F16})
+        for (const std::uint32_t masked : {1u, 7u, 16u, 21u, 40u, 64u})
+            for (const std::uint32_t n_ctx : {64u, 250u, 256u, 300u}) {
+                check({.format = f, .n_ctx = n_ctx, .n_tokens = 21, .n_rep = 3, .masked = masked});
+                check({.format = f, .head_dim = 40, .n_ctx = n_ctx, .n_tokens = 1, .n_rep = 4, .masked = masked});
+            }
+    check({.n_ctx = 300, .n_tokens = 21, .n_rep = 3, .window = 30, .softcap = 3, .first = 16, .masked = 64});
 }
 
 TEST_P(Attention, LargeScores) {

@@ -5,7 +5,7 @@
 // dimensions, ascending, then * scale, then soft-cap; the maximum over the visible positions; weights exp(s - max);
 // their sum in 16 lanes (position mod 16) over ascending tiles, then the tree of f_reduce_add; each output one FMA
 // chain over the visible positions, ascending, from 0. A masked position takes part in nothing: its V is never read,
-// its score is replaced.
+// its score is replaced; in Q8 and Q4 it counts with weight 0 instead.
 //
 // Both products are the same register tile: R rows x J vectors of accumulators, acc[r][j] += a[r] * b[j]. A tile step
 // loads R + J values for R * J FMAs, and two FMAs a cycle of latency four need eight vectors in flight: AVX-512 takes
@@ -67,6 +67,7 @@ QUERN_INLINE RowRange row_range(const AttnArgs& a, int row) {
     const std::int64_t pos = std::int64_t{a.pos0} + row / static_cast<int>(a.n_rep);
     std::int64_t lo = a.window > 0 ? pos - a.window + 1 : a.begin;
     std::int64_t hi = pos + 1;
+    if (lo < a.first) lo = a.first;
     if (lo < a.begin) lo = a.begin;
     if (hi > a.end) hi = a.end;
     if (lo >= hi) return {0, 0};
@@ -120,8 +121,22 @@ static void qk_rows(int rows, const float* q, const std::byte* const* tiles, int
     }
 }
 
+/// What a mask lets rows see of a span: whose tokens, and the masked positions counted from its begin.
+struct SpanMask {
+    const std::uint64_t* tokens;
+    int from, n_rep;
+    bool sees(int row, int t) const { return t < from || (tokens[row / n_rep] >> (t - from) & 1); }
+};
+QUERN_INLINE SpanMask span_mask(const AttnArgs& a) { return {a.mask, a.mask_from - a.begin, static_cast<int>(a.n_rep)}; }
+
+/// Scores of the tile at t that the row does not see become -inf.
+static void mask_tile(const SpanMask& m, int row, int t, float* s) {
+    for (int j = t < m.from ? m.from - t : 0; j < 16; ++j)
+        if (t + j - m.from >= 64 || !m.sees(row, t + j)) s[t + j] = bits_f32(0xff800000u);
+}
+
 /// Scores to weights in place, for the visible range; gives max and sum.
-QUERN_INLINE void softmax_row(const AttnArgs& a, RowRange range, float* s, float* ml) {
+QUERN_INLINE void softmax_row(const AttnArgs& a, int row, RowRange range, float* s, float* ml) {
     const F32x16 scale = f_set1(a.scale), ninf = f_set1(bits_f32(0xff800000u));
     const int begin = range.lo & ~15;
     F32x16 max = ninf;
@@ -131,6 +146,10 @@ QUERN_INLINE void softmax_row(const AttnArgs& a, RowRange range, float* s, float
         if (range.lo > t) v = f_select_n(ninf, v, range.lo - t);
         if (range.hi < t + 16) v = f_select_n(v, ninf, range.hi - t);
         f_store(s + t, v);
+        if (a.mask) {
+            mask_tile(span_mask(a), row, t, s);
+            v = f_load(s + t);
+        }
         max = f_max(max, v);
     }
     const float m = f_reduce_max(max);
@@ -152,6 +171,7 @@ struct PvArgs {
     int n_d;              // head_dim
     std::size_t v_pitch;  // elements
     std::size_t out_stride;
+    SpanMask mask;
 };
 
 /// out[r][16 v + 0 .. 16 J) += sum over t in [t0, t1) of p[r][t] * V[t]. p: [R][kSpan].
@@ -212,11 +232,23 @@ static void pv_rows(int rows, const PvArgs& a, const float* p, int t0, int t1, f
     pv_columns<F, R, tile_width(R)>(a, p, t0, t1, 0, out);
 }
 
+/// out += sum over the positions t .. end - 1 that the row sees.
+template <KvFormat F>
+static void pv_row(const PvArgs& a, int row, const float* p, int t, int end, float* out) {
+    if (!a.mask.tokens) return pv_rows<F, 1>(1, a, p, t, end, out);
+    while (t < end) {
+        int seen = t;
+        while (seen < end && a.mask.sees(row, seen)) ++seen;
+        if (t < seen) pv_rows<F, 1>(1, a, p, t, seen, out);
+        t = seen + 1;
+    }
+}
+
 /// Outputs of rows that may see different ranges: what all see goes through the tile, the rest row by row before and
 /// after it, so that each chain stays ascending.
 template <KvFormat F>
-static void pv_group(const PvArgs& a, int rows, const RowRange* range, const float* p, float* out) {
-    int lo = 0, hi = kSpan;
+static void pv_group(const PvArgs& a, int row0, int rows, const RowRange* range, const float* p, float* out) {
+    int lo = 0, hi = a.mask.tokens && a.mask.from < kSpan ? a.mask.from : kSpan;
     for (int r = 0; r < rows; ++r) {
         if (range[r].lo > lo) lo = range[r].lo;
         if (range[r].hi < hi) hi = range[r].hi;
@@ -226,12 +258,12 @@ static void pv_group(const PvArgs& a, int rows, const RowRange* range, const flo
     const bool common = lo < hi;
     for (int r = 0; r < rows; ++r) {
         const int end = common ? lo : range[r].hi;
-        if (range[r].lo < end) pv_rows<F, 1>(1, a, p + r * kSpan, range[r].lo, end, out + r * a.out_stride);
+        if (range[r].lo < end) pv_row<F>(a, row0 + r, p + r * kSpan, range[r].lo, end, out + r * a.out_stride);
     }
     if (!common) return;
     pv_rows<F, kAttnRowsPV>(rows, a, p, lo, hi, out);
     for (int r = 0; r < rows; ++r)
-        if (range[r].hi > hi) pv_rows<F, 1>(1, a, p + r * kSpan, hi, range[r].hi, out + r * a.out_stride);
+        if (range[r].hi > hi) pv_row<F>(a, row0 + r, p + r * kSpan, hi, range[r].hi, out + r * a.out_stride);
 }
 
 /// Scores of a group of rows from row `row0` on, over the tiles that any of them sees.
@@ -262,7 +294,7 @@ static void attention(const AttnArgs& a) {
     float* s = reinterpret_cast<float*>(a.scratch);
     float* q = s + kAttnRowsQK * kSpan;
     const int total = static_cast<int>(a.n_tokens * a.n_rep);
-    const PvArgs pv{&a.kv, a.begin, static_cast<int>(a.kv.head_dim), (a.kv.head_dim + 15) / 16 * 16, a.out_stride};
+    const PvArgs pv{&a.kv, a.begin, static_cast<int>(a.kv.head_dim), (a.kv.head_dim + 15) / 16 * 16, a.out_stride, span_mask(a)};
     for (int row0 = 0; row0 < total; row0 += kAttnRowsQK) {
         const int rows = total - row0 < kAttnRowsQK ? total - row0 : kAttnRowsQK;
         RowRange range[kAttnRowsQK];
@@ -274,9 +306,9 @@ static void attention(const AttnArgs& a) {
             if ((range[r].hi + 15) / 16 > last_tile) last_tile = (range[r].hi + 15) / 16;
         }
         if (first_tile < last_tile) qk_group<F>(a, row0, rows, first_tile, last_tile, q, s);
-        for (int r = 0; r < rows; ++r) softmax_row(a, range[r], s + r * kSpan, a.ml + 2 * (row0 + r));
+        for (int r = 0; r < rows; ++r) softmax_row(a, row0 + r, range[r], s + r * kSpan, a.ml + 2 * (row0 + r));
         for (int r = 0; r < rows; r += kAttnRowsPV)
-            pv_group<F>(pv, rows - r < kAttnRowsPV ? rows - r : kAttnRowsPV, range + r, s + r * kSpan,
+            pv_group<F>(pv, row0 + r, rows - r < kAttnRowsPV ? rows - r : kAttnRowsPV, range + r, s + r * kSpan,
                         a.out + (row0 + r) * a.out_stride);
     }
 }

@@ -227,7 +227,7 @@ static void attention_quant(const AttnArgs& a) {
         if (first < last) qk_quant_group<F>(a, row0, rows, first, last, q, s);
         float plus[kAttnRowsQK] = {};
         for (int r = 0; r < rows; ++r) {
-            softmax_row(a, range[r], s + r * kSpan, a.ml + 2 * (row0 + r));
+            softmax_row(a, row0 + r, range[r], s + r * kSpan, a.ml + 2 * (row0 + r));
             plus[r] = weigh_row<F>(a, at, range[r], first, last, s + r * kSpan);
         }
         for (int r = 0; r < rows; r += kQuantRowsPV)
