@@ -21,7 +21,7 @@ struct SeqChunk {
     std::uint32_t first;          // index in the batch of the chunk's first token
     std::uint32_t n_tokens;
     std::int32_t pos0;            // position of that token in its sequence
-    /// With two tiers `pages` covers what is quantized once the chunk has run, and this is the ExactRing's table.
+    /// With two tiers `pages` covers what is quantized once the chunk has run, and this is ExactRing::table().
     const std::uint32_t* exact = nullptr;
 };
 

@@ -139,8 +139,8 @@ struct CpuBackend::Lowered {
     /// Values that one KV head's group of heads makes.
     std::uint32_t group_width(std::uint32_t layer) const { return h().n_head[layer] / h().n_head_kv[layer] * h().head_dim; }
 
-    /// Spans of the longest sequence; one more where a span is cut by the border between two tiers.
-    std::uint32_t max_parts() const { return b.args_.n_ctx / kernels::kAttnSpan + 1 + b.args_.tiers.on; }
+    /// Spans of the longest sequence; with two tiers also the first positions, and a span that their border cuts.
+    std::uint32_t max_parts() const { return b.args_.n_ctx / kernels::kAttnSpan + 1 + (b.args_.tiers.on ? 2 : 0); }
 
     /// One layer's pages for the chunks of a batch that their rings do not take.
     std::size_t staging_bytes() const {

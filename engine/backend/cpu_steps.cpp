@@ -208,7 +208,7 @@ bool staged(const Step& s, const SeqChunk& c) { return !s.tiers.fits_ring(c.pos0
 
 const std::uint32_t* ring_pages(const Step& s, const SeqChunk& c, std::int32_t pos) {
     const std::uint32_t page = s.exact->shape().page_tokens, n = s.tiers.ring_tokens / page;
-    return c.exact + static_cast<std::uint32_t>(pos) / page % n;
+    return c.exact + 1 + static_cast<std::uint32_t>(pos) / page % n;
 }
 
 kernels::KvHeadView staging_view(const Step& s, const CpuRun& r, const SeqChunk& chunk, std::uint32_t head) {
@@ -229,6 +229,9 @@ Exact exact_view(const Step& s, const CpuRun& r, const SeqChunk& c, std::uint32_
 std::byte* page_of(const kernels::KvHeadView& v, std::uint32_t i) { return v.base + v.pages[i] * v.page_stride; }
 
 std::uint32_t pages_between(std::int32_t from, std::int32_t to) { return (static_cast<std::uint32_t>(to - from) + kLanes - 1) / kLanes; }
+
+/// The page of the first positions.
+kernels::KvHeadView sink_view(const Step& s, const SeqChunk& c, std::uint32_t head) { return s.exact->view(s.layer, head, c.exact); }
 
 /// A staged chunk begins with what its ring holds; a unit is a page of all heads.
 std::uint32_t stage_units(const Step& s, const SeqChunk& c) { return staged(s, c) ? pages_between(s.tiers.window(c.pos0), c.pos0) : 0; }
@@ -276,8 +279,14 @@ void migrate(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
     if (unit < m.quantize) {
         const std::uint32_t head = unit % s.n_head_kv, offset = unit / s.n_head_kv * KvTiers::kBatch;
         const auto format = static_cast<int>(s.pages->shape().format) - kernels::kKvExactFormats;
-        s.table->kv_quantize[format]({exact_view(s, r, *c, head).view, s.pages->view(s.layer, head, c->pages),
-                                      static_cast<std::int32_t>(offset), m.from + static_cast<std::int32_t>(offset)});
+        const std::int32_t to = m.from + static_cast<std::int32_t>(offset);
+        Exact from = exact_view(s, r, *c, head);
+        from.view.pages += offset / kLanes;
+        // Nobody looks for the first positions there: their place must not make the scales of their group coarser.
+        const std::uint32_t twice[] = {from.view.pages[1], from.view.pages[1]};
+        static_assert(KvTiers::kSink == kLanes && KvTiers::kBatch == 2 * kLanes);
+        if (to == 0) from.view.pages = twice;
+        s.table->kv_quantize[format]({from.view, s.pages->view(s.layer, head, c->pages), 0, to});
         return;
     }
     const auto from = staging_view(s, r, *c, 0);
@@ -312,8 +321,15 @@ void rope_store(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) 
         a.k_stride = s.in2.f32_stride;
         a.v_stride = s.in3.f32_stride;
         a.n_tokens = t.n;
-        a.pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first) - to.from;
-        s.table->kv_store[static_cast<int>((s.tiers.on ? s.exact : s.pages)->shape().format)](a);
+        const std::int32_t pos = t.chunk->pos0 + static_cast<std::int32_t>(t.first), sink = KvTiers::kSink;
+        a.pos0 = pos - to.from;
+        const auto store = s.table->kv_store[static_cast<int>((s.tiers.on ? s.exact : s.pages)->shape().format)];
+        store(a);
+        if (!s.tiers.on || pos >= sink) continue;
+        a.kv = sink_view(s, *t.chunk, hd);
+        a.pos0 = pos;
+        a.n_tokens = std::min(t.n, static_cast<std::uint32_t>(sink - pos));
+        store(a);
     }
 }
 
@@ -355,11 +371,11 @@ Tile attention_tile(const Step& s, const CpuRun& r, std::uint32_t index) {
     return out;
 }
 
-/// What a tile's rows look at, in ascending order: spans of the quantized tier, then of the exact one; one tier where there
-/// is no other. Aligned at multiples of a span, and cut at the border.
+/// What a tile's rows look at, in ascending order: the first positions where others are quantized, spans of the quantized
+/// tier, spans of the exact one; one tier where there is no other. Aligned at multiples of a span, and cut at the border.
 struct Parts {
-    std::int32_t first, n_old, border, first_exact, end;
-    std::int32_t count() const { return n_old + (end - 1) / static_cast<std::int32_t>(kAttnSpan) + 1 - first_exact; }
+    std::int32_t n_sink, first, n_old, border, first_exact, end;
+    std::int32_t count() const { return n_sink + n_old + (end - 1) / static_cast<std::int32_t>(kAttnSpan) + 1 - first_exact; }
 };
 Parts parts_of(const Step& s, std::int32_t pos0, std::int32_t pos_last) {
     const std::int32_t span = kAttnSpan;
@@ -367,6 +383,7 @@ Parts parts_of(const Step& s, std::int32_t pos0, std::int32_t pos_last) {
     const std::int32_t least = s.window ? std::max(0, pos0 - static_cast<std::int32_t>(s.window) + 1) : 0;
     p.border = s.tiers.on ? s.tiers.boundary(pos0) : 0;
     p.end = pos_last + 1;
+    p.n_sink = p.border > 0 && least < static_cast<std::int32_t>(KvTiers::kSink);
     p.first = least / span;
     p.n_old = least < p.border ? (p.border - 1) / span + 1 - p.first : 0;
     p.first_exact = std::max(least, p.border) / span;
@@ -392,14 +409,18 @@ kernels::AttnArgs attention_args(const Step& s, const Tile& t, std::uint32_t hea
 void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t head_kv, const Parts& p, std::int32_t i,
                  kernels::AttnArgs a) {
     const std::int32_t span = kAttnSpan, pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
-    const bool old = i < p.n_old;
-    const std::int32_t at = (old ? p.first + i : p.first_exact + i - p.n_old) * span;
-    const bool own = s.tiers.on && !old;
-    const Exact from = own ? exact_view(s, r, *t.chunk, head_kv) : Exact{s.pages->view(s.layer, head_kv, t.chunk->pages), 0};
+    i -= p.n_sink;
+    const bool sink = i < 0, old = !sink && i < p.n_old, own = s.tiers.on && !old;
+    Exact from{};
+    if (sink) from.view = sink_view(s, *t.chunk, head_kv);
+    else if (own) from = exact_view(s, r, *t.chunk, head_kv);
+    else from.view = s.pages->view(s.layer, head_kv, t.chunk->pages);
+    const std::int32_t at = sink ? 0 : (old ? p.first + i : p.first_exact + i - p.n_old) * span;
     a.kv = from.view;
     a.pos0 = pos0 - from.from;
-    a.begin = (old ? at : std::max(at, p.border)) - from.from;
-    a.end = std::min(at + span, old ? p.border : p.end) - from.from;
+    a.begin = (sink || old ? at : std::max(at, p.border)) - from.from;
+    a.end = sink ? static_cast<std::int32_t>(KvTiers::kSink) : std::min(at + span, old ? p.border : p.end) - from.from;
+    a.first = old ? static_cast<std::int32_t>(KvTiers::kSink) : 0;
     s.table->attention[static_cast<int>((own ? s.exact : s.pages)->shape().format)](a);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A cache in two tiers: the newest positions exact (F16, in a ring of pages of each sequence), older ones in pages of a
-// quantized format. docs/numerics.md, "Cache formats", states the rule; it depends on positions alone.
+// A cache in two tiers: the first positions and the newest exact (F16, in pages of each sequence), those between in pages of
+// a quantized format. docs/numerics.md, "Two tiers", states the rule; it depends on positions alone.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +14,8 @@ namespace quern::engine {
 struct KvTiers {
     /// Positions migrate in whole groups of this many.
     static constexpr std::uint32_t kBatch = kernels::kKvGroup;
+    /// Positions that stay exact for ever: a page. Every head attends to the first tokens, and rounding them costs most.
+    static constexpr std::uint32_t kSink = kernels::kLanes;
     /// Tokens that can always be taken back, and the longest chunk that the ring takes without a copy.
     static constexpr std::uint32_t kSlack = 16;
     /// Longer chunks in one run, at most: each needs room for a whole window beside the ring.
@@ -27,7 +29,7 @@ struct KvTiers {
         const std::uint32_t ring = (tail + kBatch + kSlack + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes;
         return {true, tail, std::min(ring, (n_ctx + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes)};
     }
-    /// What the token at position p sees quantized: [0, boundary(p)). p = -1 gives 0.
+    /// What the token at position p sees quantized: [kSink, boundary(p)), nothing where that is 0. p = -1 gives 0.
     std::int32_t boundary(std::int64_t p) const {
         return static_cast<std::int32_t>(std::max<std::int64_t>(0, p + 1 - tail) / kBatch * kBatch);
     }
@@ -60,8 +62,9 @@ struct KvPlan {
     std::uint64_t bytes() const;
 };
 
-/// The exact tier of one sequence. Position p lies in page table()[p / page % pages]; the table repeats itself once, so that
-/// any stretch as long as the ring is consecutive in it.
+/// The exact tier of one sequence. table()[0] is the page of the first positions for ever; behind it lies the ring, position
+/// p (the first ones too, at first) in page p / page % pages. The ring's part of the table repeats itself once, so that any
+/// stretch as long as the ring is consecutive in it.
 class ExactRing {
 public:
     ExactRing() = default;
@@ -69,8 +72,8 @@ public:
     ExactRing(PagePool* pool, const KvTiers& tiers) : pool_(pool) {
         if (!pool_) return;
         n_pages_ = tiers.ring_tokens / pool_->shape().page_tokens;
-        ids_.reserve(n_pages_);
-        table_.resize(2 * std::size_t{n_pages_});
+        ids_.reserve(n_pages_ + 1);
+        table_.resize(2 * std::size_t{n_pages_} + 1);
     }
     ExactRing(ExactRing&& o) noexcept { *this = std::move(o); }
     ExactRing& operator=(ExactRing&& o) noexcept {
@@ -86,18 +89,18 @@ public:
     /// Pages for n tokens, as far as the ring goes. False, with nothing taken, if the pool has too few.
     bool reserve(std::uint64_t n_tokens) {
         if (!pool_) return true;
-        const auto need = static_cast<std::uint32_t>(std::min<std::uint64_t>(n_pages_, pages_for(n_tokens)));
+        const std::uint32_t need = pages_for(n_tokens);
         const std::size_t have = ids_.size();
         if (need <= have) return true;
         if (!pool_->take(need - static_cast<std::uint32_t>(have), ids_)) return false;
-        for (std::size_t i = have; i < need; ++i) table_[i] = table_[i + n_pages_] = ids_[i];
+        for (std::size_t i = have; i < need; ++i) table_[i] = table_[i ? i + n_pages_ : 0] = ids_[i];
         return true;
     }
     /// Becomes a copy of another ring of the same pool. False, with nothing taken, if the pool has too few pages.
     bool copy(const ExactRing& other) {
         if (!pool_) return true;
         trim(0);
-        if (!reserve(other.ids_.size() * std::uint64_t{pool_->shape().page_tokens})) return false;
+        if (!other.ids_.empty() && !reserve((other.ids_.size() - 1) * std::uint64_t{pool_->shape().page_tokens})) return false;
         for (std::size_t i = 0; i < ids_.size(); ++i)
             for (std::uint32_t layer = 0; layer < pool_->shape().n_head_kv.size(); ++layer) {
                 const auto from = pool_->part(layer, other.ids_[i]);
@@ -114,11 +117,14 @@ public:
     }
 
 private:
-    std::uint64_t pages_for(std::uint64_t n) const { return (n + pool_->shape().page_tokens - 1) / pool_->shape().page_tokens; }
+    std::uint32_t pages_for(std::uint64_t n) const {
+        const std::uint32_t page = pool_->shape().page_tokens;
+        return n ? 1 + static_cast<std::uint32_t>(std::min<std::uint64_t>(n_pages_, (n + page - 1) / page)) : 0;
+    }
 
     PagePool* pool_ = nullptr;
     std::uint32_t n_pages_ = 0;
-    std::vector<std::uint32_t> ids_, table_;
+    std::vector<std::uint32_t> ids_, table_;   // the page of the first positions, then the ring's
 };
 
 }  // namespace quern::engine

@@ -21,7 +21,7 @@ KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tai
     exact.format = kernels::KvFormat::F16;
     tiers = KvTiers::make(tail, n_ctx);
     n_tokens = std::max(tiers.quantized(n_ctx), shape.page_tokens);   // a pool has a page
-    n_exact_tokens = std::uint64_t{tiers.ring_tokens} * n_sequences;
+    n_exact_tokens = std::uint64_t{KvTiers::kSink + tiers.ring_tokens} * n_sequences;
 }
 
 std::uint64_t KvPlan::bytes() const {

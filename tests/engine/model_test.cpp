@@ -388,14 +388,14 @@ TEST(KvPlan, BytesOfEachFormat) {
     EXPECT_EQ(engine::KvPlan(shape, KvFormat::F32, 0, 1, 4096).bytes(), 2 * 536'870'912u);
     const engine::KvPlan two(shape, KvFormat::Q4, 256, 1, 4096);
     EXPECT_EQ(two.n_tokens, 3840u);
-    EXPECT_EQ(two.n_exact_tokens, 256u + 32 + 16);
+    EXPECT_EQ(two.n_exact_tokens, 16u + 256 + 32 + 16);
     EXPECT_LE(two.bytes(), 180'000'000u);
     // 8 KV heads of 32 layers: a group of 32 tokens in 4480 bytes; F16 in 512 bytes a token.
-    EXPECT_EQ(two.bytes(), 256u * (3840 / 32 * 4480ull + 304 * 512ull));
-    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 3, 4096).bytes() - two.bytes(), 2 * 304ull * 512 * 256);
-    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q8, 0, 1, 4096).bytes(), 256u * (4096 / 32 * 8512ull + 48 * 512ull));
+    EXPECT_EQ(two.bytes(), 256u * (3840 / 32 * 4480ull + 320 * 512ull));
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 3, 4096).bytes() - two.bytes(), 2 * 320ull * 512 * 256);
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q8, 0, 1, 4096).bytes(), 256u * (4096 / 32 * 8512ull + 64 * 512ull));
     // Shorter than the tail: the ring holds everything, and the other pool its least page.
-    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 100).bytes(), 256u * (4480ull + 112 * 512));
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 100).bytes(), 256u * (4480ull + (16 + 112) * 512));
 }
 
 TEST(KvTiers, BoundaryFollowsFromPositions) {

@@ -17,10 +17,18 @@ protected:
         if (!path) GTEST_SKIP() << test::kNoSmollm2;
         if (!test::fs::exists(test::smollm2_oracle() / "reference.json")) GTEST_SKIP() << test::kNoShared;
         reference_ = test::read_json(test::smollm2_oracle() / "reference.json");
-        auto m = Model::load(*path);
+        path_ = *path;
+        load({});
+    }
+    void load(const ModelOptions& options) {
+        auto m = Model::load(path_, options);
         ASSERT_TRUE(m.ok()) << m.error().message;
         model_ = std::make_unique<Model>(std::move(*m));
     }
+    /// Over all prefixes of the reference's text.
+    struct Divergence { double loss, want_loss, kl; };
+    Divergence measure();
+    std::string path_;
     nlohmann::json reference_;
     std::unique_ptr<Model> model_;
 };
@@ -32,15 +40,16 @@ double log_sum_exp(const float* x, std::size_t n) {
     return m + std::log(s);
 }
 
-TEST_F(Smollm2, LossAndDivergence) {
+Smollm2::Divergence Smollm2::measure() {
     const auto ids = reference_["text_ids"].get<std::vector<Token>>();
     const auto nll = reference_["nll"].get<std::vector<double>>();   // of token i + 1 after the first i + 1
     const auto top_ids = test::read_array<std::int32_t>(test::smollm2_oracle() / "top64_ids.i32");
     const auto top_lp = test::read_array<float>(test::smollm2_oracle() / "top64_logprobs.f32");
-    ASSERT_EQ(top_ids.size(), ids.size() * 64);
+    EXPECT_EQ(top_ids.size(), ids.size() * 64);
     std::vector<float> logits;
     auto s = model_->new_session();
-    ASSERT_TRUE(s->decode_all(ids, logits).ok());
+    EXPECT_TRUE(s->decode_all(ids, logits).ok());
+    if (HasFailure()) return {};
     const std::size_t n_vocab = model_->info().n_vocab;
 
     double loss = 0, want_loss = 0, kl = 0;
@@ -61,9 +70,27 @@ TEST_F(Smollm2, LossAndDivergence) {
     }
     kl /= static_cast<double>(ids.size());
     std::printf("loss %.5f, reference %.5f; mean KL over the top 64 %.5f; same best token %.1f%%\n", loss / n_loss, want_loss / n_loss, kl, 100.0 * same_best / static_cast<double>(ids.size()));
-    EXPECT_NEAR(loss / n_loss, want_loss / n_loss, 0.01);
+    return {loss / n_loss, want_loss / n_loss, kl};
+}
+
+TEST_F(Smollm2, LossAndDivergence) {
+    const Divergence d = measure();
+    EXPECT_NEAR(d.loss, d.want_loss, 0.01);
     // llama.cpp's own rounding costs 0.0029 on such text.
-    EXPECT_LT(kl, 0.003);
+    EXPECT_LT(d.kl, 0.003);
+}
+
+// The rounding of activations, 0.0022, and what the cache adds: 0.0019, 0.0035 and 0.0072 were measured. A tail of 64 instead of
+// 256, as the text has 512 tokens only; docs/numerics.md has figures for 2,048.
+TEST_F(Smollm2, DivergenceOfQuantizedCaches) {
+    struct Case { KvType type; std::int32_t tail; double most; };
+    for (const Case c : {Case{KvType::q8, 0, 0.003}, Case{KvType::two_tier, 64, 0.005}, Case{KvType::q4, 0, 0.01}}) {
+        ModelOptions o;
+        o.kv_type = c.type;
+        o.kv_tail = c.tail;
+        load(o);
+        EXPECT_LT(measure().kl, c.most) << "type " << int(c.type);
+    }
 }
 
 TEST_F(Smollm2, GreedyTextEqualsTheReference) {
