@@ -53,6 +53,7 @@ std::vector<std::byte> SessionFile::front() const {
     put(out, tokens.size(), 4);
     put(out, n_pages, 4);
     put(out, note.size(), 4);
+    put(out, n_exact, 4);
     out.resize(kHead);
     append(out, tokens);
     append(out, note);
@@ -70,14 +71,18 @@ Status SessionFile::read(std::span<const std::byte> file) {
     if (static_cast<std::size_t>(at) < n) return difference(static_cast<std::size_t>(at));
     if (file.size() < kHead) return bad(cat("it is cut short at ", file.size(), " bytes"));
     const std::uint64_t n_tokens = load_le(file.data() + kAgreed, 4), n_page = load_le(file.data() + kAgreed + 4, 4);
-    const std::uint64_t n_note = load_le(file.data() + kAgreed + 8, 4);
+    const std::uint64_t n_note = load_le(file.data() + kAgreed + 8, 4), n_ex = load_le(file.data() + kAgreed + 12, 4);
     if (n_page * page_tokens > n_tokens) return bad(cat("it has ", n_page, " pages for ", n_tokens, " tokens"));
-    // n_page <= 2^32 / page_tokens and no page is larger than memory, so that only the product needs a look.
+    if (n_ex > 0 && exact_bytes == 0) return bad(cat("it has ", n_ex, " exact pages, and the cache none"));
+    // Numbers of pages below 2^32, and no page is larger than memory, so that only the products need a look.
     const std::uint64_t front_size = front_bytes(n_tokens, n_note), rest = file.size() - kHead;
-    if (front_size - kHead > rest || (page_bytes && n_page > (file.size() - front_size) / page_bytes) || file.size() != front_size + n_page * page_bytes + kHash)
-        return bad(cat("it has ", file.size(), " bytes, which is not what ", n_tokens, " tokens and ", n_page, " pages take"));
+    const auto too_many = [&](std::uint64_t n, std::uint64_t bytes) { return bytes && n > (file.size() - front_size) / bytes; };
+    if (front_size - kHead > rest || too_many(n_page, page_bytes) || too_many(n_ex, exact_bytes) || file.size() != front_size + n_page * page_bytes + n_ex * exact_bytes + kHash)
+        return bad(cat("it has ", file.size(), " bytes, which is not what ", n_tokens, " tokens and ", n_page + n_ex, " pages take"));
+    const auto page_part = file.subspan(front_size, n_page * page_bytes), exact_part = file.subspan(front_size + page_part.size(), n_ex * exact_bytes);
     std::uint64_t h = hash_bytes(file.first(front_size));
-    for (std::uint64_t i = 0; i < n_page; ++i) h = hash_bytes(file.subspan(front_size + i * page_bytes, page_bytes), h);
+    for (std::uint64_t i = 0; i < n_page; ++i) h = hash_bytes(page_part.subspan(i * page_bytes, page_bytes), h);
+    for (std::uint64_t i = 0; i < n_ex; ++i) h = hash_bytes(exact_part.subspan(i * exact_bytes, exact_bytes), h);
     if (h != load_le(file.data() + file.size() - kHash, kHash)) return bad("it is damaged: its checksum is another");
     std::vector<std::int32_t> ids(n_tokens);
     if (n_tokens) std::memcpy(ids.data(), file.data() + kHead, 4 * n_tokens);
@@ -86,7 +91,9 @@ Status SessionFile::read(std::span<const std::byte> file) {
     tokens = std::move(ids);
     note = as_text(file.subspan(kHead + 4 * n_tokens, n_note));
     n_pages = static_cast<std::uint32_t>(n_page);
-    pages = file.subspan(front_size, n_page * page_bytes);
+    n_exact = static_cast<std::uint32_t>(n_ex);
+    pages = page_part;
+    exact = exact_part;
     return {};
 }
 
@@ -96,8 +103,8 @@ Status SessionFile::write(const std::string& path, const std::function<void(std:
     std::vector<std::byte> bytes = front();
     std::uint64_t h = hash_bytes(bytes);
     if (Status s = file.write(bytes); !s) return s;
-    bytes.resize(page_bytes);
-    for (std::uint32_t i = 0; i < n_pages; ++i) {
+    for (std::uint32_t i = 0; i < n_pages + n_exact; ++i) {
+        bytes.resize(i < n_pages ? page_bytes : exact_bytes);
         page(i, bytes);
         h = hash_bytes(bytes, h);
         if (Status s = file.write(bytes); !s) return s;

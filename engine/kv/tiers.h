@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/kv/page_pool.h"
@@ -86,6 +88,8 @@ public:
     ~ExactRing() { trim(0); }
 
     const std::uint32_t* table() const { return table_.data(); }
+    /// The page of position pos, in the ring.
+    std::uint32_t page_at(std::uint32_t pos) const { return table_[1 + pos / pool_->shape().page_tokens % n_pages_]; }
     /// Pages for n tokens, as far as the ring goes. False, with nothing taken, if the pool has too few.
     bool reserve(std::uint64_t n_tokens) {
         if (!pool_) return true;
@@ -95,6 +99,28 @@ public:
         if (!pool_->take(need - static_cast<std::uint32_t>(have), ids_)) return false;
         for (std::size_t i = have; i < need; ++i) table_[i] = table_[i ? i + n_pages_ : 0] = ids_[i];
         return true;
+    }
+    /// The page of the first positions: shared with other sequences whose texts begin with `block` (a page of tokens) ...
+    bool publish_first(std::span<const std::int32_t> block) {
+        const bool done = pool_->publish(PrefixIndex::kNone, block, ids_[0]);
+        table_[0] = ids_[0];
+        return done;
+    }
+    /// ... taken over from one, if there is ...
+    bool reuse_first(std::span<const std::int32_t> block) {
+        const std::uint32_t page = pool_->reuse(PrefixIndex::kNone, block);
+        if (page == PrefixIndex::kNone) return false;
+        if (ids_.empty()) ids_.push_back(page);
+        else pool_->release(std::exchange(ids_[0], page));
+        table_[0] = page;
+        return true;
+    }
+    /// ... and its own before a write. False if there is no page for a copy.
+    bool own_first() {
+        if (ids_.empty()) return true;
+        const bool done = pool_->make_own(ids_[0]);
+        table_[0] = ids_[0];
+        return done;
     }
     /// Becomes a copy of another ring of the same pool. False, with nothing taken, if the pool has too few pages.
     bool copy(const ExactRing& other) {

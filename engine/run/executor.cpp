@@ -64,13 +64,17 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
     if (!pages) return std::move(pages).error();
     pages_ = std::move(*pages);
     o.numa.interleave(pages_->memory());   // whoever is free works on a head: none has a node of its own
-    if (o.prefix_cache && !plan.tiers.on)   // the exact positions before a shared text's end are not kept
+    // With a tail, the exact positions before a shared text's end are not kept; without one, there are none at a page's end.
+    const bool keep = o.prefix_cache && plan.tiers.tail == 0;
+    if (keep)
         if (auto s = pages_->keep_prefixes(); !s) return s;
     if (plan.tiers.on) {
         auto exact = PagePool::create(plan.exact, plan.n_exact_tokens);
         if (!exact) return std::move(exact).error();
         exact_pages_ = std::move(*exact);
         o.numa.interleave(exact_pages_->memory());
+        if (keep)   // the page of the first positions
+            if (auto s = exact_pages_->keep_prefixes(); !s) return s;
     }
     args.n_ctx = n_ctx_;
     args.pages = pages_.get();

@@ -32,12 +32,13 @@ Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
     if (tokens.empty() || (reuse && take_guess(tokens))) return {};
     drop_guesses();
     const std::size_t before = tokens_.size();
-    const std::uint32_t run_before = n_run_;
+    const std::uint32_t run_before = n_run_, ring_before = ring_from_;
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
     if (reuse) reuse_pages();
     if (auto s = reserve_pages(tokens_.size()); !s) {
         tokens_.resize(before);   // pages taken over hold the same values as those they replaced
         n_run_ = run_before;
+        ring_from_ = ring_before;
         keep_pages(before);
         return s;
     }
@@ -50,14 +51,16 @@ void Sequence::reuse_pages() {
     PagePool& pool = executor_.pages();
     const std::uint32_t page = pool.shape().page_tokens;
     if (!pool.keeps_prefixes() || restored_ || n_published_ != n_run_ / page) return;
+    const bool tiers = executor_.tiers().on;
+    if (tiers && n_run_ < KvTiers::kSink && (tokens_.size() <= page || !ring_.reuse_first(std::span(tokens_).first(KvTiers::kSink)))) return;
     for (std::uint32_t& i = n_published_; (i + 1) * std::size_t{page} < tokens_.size(); ++i) {
         const std::uint32_t found = pool.reuse(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page));
         if (found == PrefixIndex::kNone) break;
         if (i == pages_.size()) pages_.push_back(found);
         else pool.release(std::exchange(pages_[i], found));
     }
-    n_run_ = std::max(n_run_, n_published_ * page);
-    if (n_waiting() < 2) return;
+    if (n_published_ * page > n_run_) n_run_ = ring_from_ = n_published_ * page;
+    if (tiers || n_waiting() < 2) return;
     // Of the next page a part may be there. It is copied before this sequence writes behind that part, which takes no more
     // pages than having none would.
     const std::size_t at = n_published_ * std::size_t{page};
@@ -74,8 +77,10 @@ void Sequence::publish_pages() {
     PagePool& pool = executor_.pages();
     const std::uint32_t page = pool.shape().page_tokens;
     if (!pool.keeps_prefixes() || restored_) return;
-    for (std::uint32_t& i = n_published_; (i + 1) * page <= n_run_; ++i)
+    for (std::uint32_t& i = n_published_; (i + 1) * page <= n_run_; ++i) {
+        if (i == 0 && executor_.tiers().on && !ring_.publish_first(std::span(tokens_).first(KvTiers::kSink))) return;
         if (!pool.publish(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page), pages_[i])) return;
+    }
 }
 
 std::size_t Sequence::pages_for(std::size_t n_tokens) const {
@@ -92,8 +97,11 @@ void Sequence::keep_pages(std::size_t n_tokens) {
 
 bool Sequence::take_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
-    const std::size_t need = pages_for(n_tokens);
-    return need <= pages_.size() || pool.take(static_cast<std::uint32_t>(need - pages_.size()), pages_);
+    const std::size_t need = pages_for(n_tokens), have = pages_.size();
+    if (need > have && !pool.take(static_cast<std::uint32_t>(need - have), pages_)) return false;
+    if (ring_.reserve(n_tokens)) return true;
+    for (; pages_.size() > have; pages_.pop_back()) pool.release(pages_.back());
+    return false;
 }
 
 Status Sequence::reserve_pages(std::size_t n_tokens) {
@@ -109,6 +117,7 @@ Status Sequence::own_pages(std::size_t n_tokens) {
     const std::size_t first = tiers.on ? static_cast<std::size_t>(tiers.window(static_cast<std::int32_t>(n_run_))) : n_run_;
     for (std::size_t i = first / page; i < pages_for(n_tokens); ++i)
         if (!pool.make_own(pages_[i])) return no_page(n_tokens);
+    if (tiers.on && n_run_ < KvTiers::kSink && !ring_.own_first()) return no_ring();
     return {};
 }
 
@@ -126,7 +135,7 @@ Error Sequence::no_page(std::size_t n_tokens) const {
 Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::span<const std::uint32_t> outputs, float* logits) {
     const auto n = static_cast<std::uint32_t>(tokens.size());
     if (auto s = reserve_pages(n_run_ + n); !s) return s;
-    const SeqChunk chunk{pages_.data(), 0, n, static_cast<std::int32_t>(n_run_), ring_.table()};
+    const SeqChunk chunk = this->chunk(0, n);
     RunArgs args;
     args.tokens = tokens;
     args.chunks = {&chunk, 1};
@@ -134,11 +143,24 @@ Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::span<const
     args.logits = logits;
     args.logits_stride = logits_.size();
     if (auto s = executor_.run(args); !s) return s;
+    lose_exact(n);
+    return {};
+}
+
+void Sequence::lose_exact(std::uint32_t n) {
     const KvTiers& tiers = executor_.tiers();
-    const bool staged = tiers.on && !tiers.fits_ring(chunk.pos0, n);   // comes back in whole pages
+    const bool staged = tiers.on && !tiers.fits_ring(static_cast<std::int32_t>(n_run_), n);   // comes back in whole pages
     const std::uint32_t end = n_run_ + n, lost = end - std::min(end, tiers.ring_tokens);
     ring_from_ = std::max(ring_from_, staged ? (lost + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes : lost);
-    return {};
+}
+
+void Sequence::rewind(std::uint32_t n) {
+    n_run_ = std::min(n_run_, n);
+    const KvTiers& tiers = executor_.tiers();
+    if (!tiers.on) return;
+    const auto from = static_cast<std::uint32_t>(tiers.window(static_cast<std::int32_t>(n_run_)));
+    if (n_run_ > 0 && from >= ring_from_) return;
+    n_run_ = ring_from_ = tiers.tail == 0 ? from : 0;   // without a tail nothing before a group is needed exact
 }
 
 Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
@@ -234,7 +256,7 @@ Status Sequence::run_all(std::vector<float>& logits) {
 Status Sequence::need_logits() {
     if (has_logits_) return {};
     if (tokens_.empty()) return Error{Errc::invalid_argument, "the session is empty: there is nothing to continue; give a prompt of at least one token"};
-    if (n_run_ == tokens_.size()) --n_run_;
+    if (n_run_ == tokens_.size()) rewind(n_run_ - 1);
     return run();
 }
 
@@ -242,11 +264,9 @@ void Sequence::truncate(std::uint32_t n) {
     if (n >= tokens_.size()) return;
     drop_guesses();
     tokens_.resize(n);
-    n_run_ = std::min(n_run_, n);
+    rewind(n);
     if (n_run_ == 0) restored_ = false;
     has_logits_ = false;
-    if (const KvTiers& tiers = executor_.tiers(); tiers.on)
-        if (n_run_ == 0 || static_cast<std::uint32_t>(tiers.window(static_cast<std::int32_t>(n_run_))) < ring_from_) n_run_ = ring_from_ = 0;
     keep_pages(n);
 }
 
@@ -283,23 +303,53 @@ SessionFile agreed(const Executor& e, std::uint64_t model) {
     f.page_tokens = shape.page_tokens;
     f.page_bytes = shape.page_bytes();
     f.n_vocab = e.hparams().n_vocab;
+    if (e.tiers().on) {
+        f.kv_format |= e.tiers().tail << 8;
+        f.exact_bytes = e.exact_pages()->shape().page_bytes();
+    }
     return f;
+}
+
+std::uint32_t n_layer(const PagePool& pool) { return static_cast<std::uint32_t>(pool.shape().n_head_kv.size()); }
+
+void copy_out(const PagePool& pool, std::uint32_t page, std::span<std::byte> to) {
+    for (std::uint32_t layer = 0; layer < n_layer(pool); ++layer) {
+        const auto from = pool.part(layer, page);
+        std::copy(from.begin(), from.end(), to.begin());
+        to = to.subspan(from.size());
+    }
+}
+
+void copy_in(const PagePool& pool, std::uint32_t page, std::span<const std::byte> from) {
+    for (std::uint32_t layer = 0; layer < n_layer(pool); ++layer) {
+        const auto to = pool.part(layer, page);
+        std::copy_n(from.begin(), to.size(), to.begin());
+        from = from.subspan(to.size());
+    }
 }
 
 }  // namespace
 
+std::uint32_t Sequence::n_saved() const {
+    const KvTiers& tiers = executor_.tiers();
+    const std::uint32_t page = executor_.pages().shape().page_tokens;
+    if (!tiers.on) return n_run_ / page * page;
+    const std::uint32_t n = tokens_.empty() ? 0 : std::min(n_run_, static_cast<std::uint32_t>(tokens_.size()) - 1) / KvTiers::kSink * KvTiers::kSink;
+    return static_cast<std::uint32_t>(tiers.window(static_cast<std::int32_t>(n))) >= ring_from_ ? n : 0;
+}
+
 Status Sequence::save(const std::string& path, std::uint64_t model, std::string_view note) const {
-    const PagePool& pool = executor_.pages();
     SessionFile f = agreed(executor_, model);
     f.tokens = tokens_;
     f.note = note;
-    f.n_pages = executor_.tiers().on ? 0 : n_run_ / f.page_tokens;   // two tiers: restored by running the tokens again
+    const std::uint32_t n = n_saved();
+    const std::uint32_t from = executor_.tiers().on ? executor_.tiers().quantized(n) : n;
+    f.n_pages = from / f.page_tokens;
+    if (executor_.tiers().on && n > 0) f.n_exact = 1 + (n - from) / KvTiers::kSink;
     return f.write(path, [&](std::uint32_t i, std::span<std::byte> to) {
-        for (std::uint32_t layer = 0; layer < pool.shape().n_head_kv.size(); ++layer) {
-            const auto from = pool.part(layer, pages_[i]);
-            std::copy(from.begin(), from.end(), to.begin());
-            to = to.subspan(from.size());
-        }
+        if (i < f.n_pages) return copy_out(executor_.pages(), pages_[i], to);
+        i -= f.n_pages;
+        copy_out(*executor_.exact_pages(), i ? ring_.page_at(from + (i - 1) * KvTiers::kSink) : *ring_.table(), to);
     });
 }
 
@@ -311,25 +361,27 @@ Status Sequence::restore(const std::string& path, std::uint64_t model, std::stri
         return Error{s.error().code, cat(path, ": this session cannot be restored: ", s.error().message, "; delete the file, or load what it was saved with")};
     if (f.tokens.size() > n_ctx_)
         return Error{Errc::context_full, cat(path, ": this session has ", f.tokens.size(), " tokens, the context holds ", n_ctx_, "; choose a larger context")};
+    const KvTiers& tiers = executor_.tiers();
+    const std::uint32_t from = f.n_pages * f.page_tokens;
+    const std::uint64_t n = from + (f.n_exact ? std::uint64_t{f.n_exact - 1} * KvTiers::kSink : 0);
+    if (tiers.on && (n > f.tokens.size() || tiers.quantized(n) != from || (n > 0) != (f.n_exact > 0)))
+        return Error{Errc::bad_file, cat(path, ": this session cannot be restored: its ", f.n_pages, " quantized and ", f.n_exact, " exact pages do not belong together; delete the file")};
     PagePool& pool = executor_.pages();
     std::vector<std::uint32_t> pages;
-    if (executor_.tiers().on && f.n_pages > 0)
-        return Error{Errc::bad_file, cat(path, ": this session cannot be restored: it has ", f.n_pages, " pages, and a cache of two tiers saves none; delete the file")};
     const std::size_t need = pages_for(f.tokens.size());
     pages.reserve(need);
+    if (!ring_.reserve(n) || !ring_.own_first()) return no_ring();
     if (!pool.take(static_cast<std::uint32_t>(need), pages)) return no_page(f.tokens.size());
-    for (std::uint32_t i = 0; i < f.n_pages; ++i) {
-        auto from = f.pages.subspan(i * f.page_bytes, f.page_bytes);
-        for (std::uint32_t layer = 0; layer < pool.shape().n_head_kv.size(); ++layer) {
-            const auto to = pool.part(layer, pages[i]);
-            std::copy_n(from.begin(), to.size(), to.begin());
-            from = from.subspan(to.size());
-        }
-    }
+    ExactRing ring = std::move(ring_);   // stays: others may wait for its pages
     truncate(0);
+    ring_ = std::move(ring);
     tokens_.assign(f.tokens.begin(), f.tokens.end());
     pages_.assign(pages.begin(), pages.end());
-    n_run_ = f.n_pages * f.page_tokens;
+    for (std::uint32_t i = 0; i < f.n_pages; ++i) copy_in(pool, pages_[i], f.pages.subspan(i * f.page_bytes, f.page_bytes));
+    for (std::uint32_t i = 0; i < f.n_exact; ++i)
+        copy_in(*executor_.exact_pages(), i ? ring_.page_at(from + (i - 1) * KvTiers::kSink) : *ring_.table(), f.exact.subspan(i * f.exact_bytes, f.exact_bytes));
+    n_run_ = static_cast<std::uint32_t>(n);
+    ring_from_ = tiers.on ? from : 0;
     restored_ = n_run_ > 0;
     has_logits_ = false;
     if (note) *note = f.note;
@@ -342,11 +394,11 @@ void Sequence::add(std::span<const std::int32_t> tokens) {
 }
 
 SeqChunk Sequence::chunk(std::uint32_t first, std::uint32_t n) const {
-    return {pages_.data(), first, n, static_cast<std::int32_t>(n_run_)};
+    return {pages_.data(), first, n, static_cast<std::int32_t>(n_run_), ring_.table()};
 }
 
 void Sequence::drop_cache() {
-    n_run_ = 0;
+    n_run_ = ring_from_ = 0;
     keep_pages(0);
     has_logits_ = false;
 }

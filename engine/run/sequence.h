@@ -52,8 +52,8 @@ public:
     /// Makes sure that logits() is there, running the last token again where it must.
     Status need_logits();
     /// Forgets all but the first n tokens. With two tiers, where what the next token needs exact has been given up, the next
-    /// run starts from the first token again: never for the last token, nor for KvTiers::kSlack tokens run in steps of no
-    /// more than that.
+    /// run starts from the first token again, or, without a tail, from the last whole group: never for the last token, nor for
+    /// KvTiers::kSlack tokens run in steps of no more than that.
     void truncate(std::uint32_t n);
     /// Makes this empty sequence a copy of `other`, of the same executor: its pages are shared, and copied where either
     /// writes. Fails, empty still, where tokens of `other` that have not been run find no page.
@@ -73,7 +73,10 @@ public:
     /// The next n tokens to run, as the part of a batch that begins at index `first`. Their pages are there.
     SeqChunk chunk(std::uint32_t first, std::uint32_t n) const;
     /// The next n tokens have been run.
-    void ran(std::uint32_t n) { n_run_ += n; }
+    void ran(std::uint32_t n) {
+        lose_exact(n);
+        n_run_ += n;
+    }
     /// Gives all pages back and keeps the tokens.
     void drop_cache();
     std::uint32_t n_run() const { return n_run_; }
@@ -84,6 +87,12 @@ private:
     Status reserve_pages(std::size_t n_tokens);
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
     Status own_pages(std::size_t n_tokens);
+    /// Notes that n tokens from n_run_ on were run: what their exact forms replaced in the ring is lost.
+    void lose_exact(std::uint32_t n);
+    /// Token n, or one before it from which on what it sees can be had, becomes the next to be run.
+    void rewind(std::uint32_t n);
+    /// Positions whose pages a file takes: whole exact pages with all that the next token sees. One token is left to be run.
+    std::uint32_t n_saved() const;
     /// Releases the pages behind those of the first n tokens.
     void keep_pages(std::size_t n_tokens);
     Error no_page(std::size_t n_tokens) const;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sessions that share pages: what each computes is what it would compute alone, and every page comes back.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -278,43 +280,96 @@ TEST(PrefixCache, AFullCacheCanStillRunItsLastTokenAgain) {
     EXPECT_EQ(s->tokens().size(), 2 * kPage);
 }
 
+/// A cache without a tail: whole groups of 32 tokens, and the page of the first 16.
+TEST(PrefixCache, QuantizedGroupsAreReused) {
+    for (const KvType kv : {KvType::q8, KvType::q4}) {
+        auto m = Model::load(tiny(), {.n_ctx = 512, .kv_type = kv}), without = Model::load(tiny(), {.n_ctx = 512, .kv_type = kv, .prefix_cache = false});
+        ASSERT_TRUE(m.ok() && without.ok());
+        const auto system = random_tokens(100, 1);
+        for (std::uint32_t i = 0; i < 3; ++i) {
+            const auto prompt = joined(system, random_tokens(30 + i, 10 + i));
+            const auto got = answer(*m, prompt), want = answer(*without, prompt);
+            EXPECT_EQ(got.n_reused, i ? 96u : 0u) << "three groups";
+            EXPECT_EQ(got.tokens, want.tokens);
+            EXPECT_TRUE(same_bits(alone(*m, prompt), alone(*without, prompt)));
+        }
+        // The first 16 tokens are known, the group is not.
+        const auto other = joined({system.begin(), system.begin() + 20}, random_tokens(50, 7));
+        EXPECT_EQ(answer(*m, other).n_reused, 0u);
+        EXPECT_TRUE(same_bits(alone(*m, other), alone(*without, other)));
+        // Another text takes the only sequence's exact pages, that of the first positions among them; the groups stay.
+        (void)alone(*m, random_tokens(90, 8));
+        EXPECT_EQ(answer(*m, joined(system, random_tokens(30, 10))).n_reused, 0u);
+    }
+    auto tail = Model::load(tiny(), {.n_ctx = 512, .kv_type = KvType::q8, .kv_tail = 1});
+    ASSERT_TRUE(tail.ok());
+    const auto prompt = random_tokens(100, 1);
+    (void)answer(*tail, prompt);
+    EXPECT_EQ(answer(*tail, prompt).n_reused, 0u) << "what the tail saw exact is gone";
+}
+
+struct Random { KvType kv; std::int32_t tail; };
+
 TEST(PrefixCache, RandomSessionsEqualThoseWithout) {
-    auto m = Model::load(tiny(), {.n_ctx = 12 * kPage}), plain = Model::load(tiny(), {.prefix_cache = false});
-    ASSERT_TRUE(m.ok() && plain.ok());
-    std::mt19937 rng(11);
-    std::vector<std::vector<Token>> texts;
-    for (std::uint32_t i = 0; i < 3; ++i) texts.push_back(random_tokens(60, i));
-    std::vector<Session> live;
-    std::uint32_t reused = 0, checked = 0;
-    for (int step = 0; step < 400; ++step) {
-        const auto pick = [&] { return live.begin() + static_cast<std::ptrdiff_t>(rng() % live.size()); };
-        const std::uint32_t what = rng() % 6;
-        if (what == 0 || live.empty()) {
-            if (live.size() < 5) live.push_back(*m->new_session());
-        } else if (what == 1) {
-            live.erase(pick());
-        } else if (what == 2 && live.size() < 5) {
-            if (auto f = pick()->fork()) live.push_back(*std::move(f));
-        } else if (what == 3) {
-            auto& s = *pick();
-            ASSERT_TRUE(s.truncate(static_cast<std::uint32_t>(rng() % (s.tokens().size() + 1))).ok());
-        } else {  // goes on with a text that others may have read
-            auto& s = *pick();
-            const auto& text = texts[rng() % texts.size()];
-            const std::size_t from = s.tokens().size(), n = 1 + rng() % 30;
-            if (from + n > text.size()) continue;
-            const std::vector<Token> before(s.tokens().begin(), s.tokens().end());
-            if (!s.decode(std::span(text).subspan(from, n))) continue;  // no page: not of interest here
-            reused += Internals::of(s).sequence.n_reused();
-            if (rng() % 4) continue;
-            ++checked;
-            ASSERT_TRUE(same_bits(logits(s), alone(*plain, joined(before, std::span(text).subspan(from, n))))) << step;
+    for (const Random c : {Random{KvType::f16, -1}, Random{KvType::q8, 0}, Random{KvType::q4, 20}}) {
+        SCOPED_TRACE(testing::Message() << "type " << int(c.kv) << " tail " << c.tail);
+        const bool exact = c.kv == KvType::f16;
+        const std::uint32_t n_text = exact ? 60 : 120;
+        ModelOptions o{.n_ctx = exact ? 12 * kPage : 24 * kPage, .kv_type = c.kv};
+        o.kv_tail = c.tail;
+        o.kv_sessions = 6;
+        auto m = Model::load(tiny(), o);
+        o.n_ctx = 0;
+        o.prefix_cache = false;
+        auto plain = Model::load(tiny(), o);
+        ASSERT_TRUE(m.ok() && plain.ok());
+        const std::uint32_t all_free = n_free(*m);
+        const std::string path = testing::TempDir() + "quern_random_session_" + std::to_string(::getpid());
+        std::mt19937 rng(11);
+        std::vector<std::vector<Token>> texts;
+        for (std::uint32_t i = 0; i < 3; ++i) texts.push_back(random_tokens(n_text, i));
+        std::vector<Session> live;
+        std::uint32_t reused = 0, checked = 0, restored = 0;
+        for (int step = 0; step < 400; ++step) {
+            const auto pick = [&] { return live.begin() + static_cast<std::ptrdiff_t>(rng() % live.size()); };
+            const std::uint32_t what = rng() % 7;
+            if (what == 0 || live.empty()) {
+                if (live.size() < 5) live.push_back(*m->new_session());
+            } else if (what == 1) {
+                live.erase(pick());
+            } else if (what == 2 && live.size() < 5) {
+                if (auto f = pick()->fork()) live.push_back(*std::move(f));
+            } else if (what == 3) {
+                auto& s = *pick();
+                ASSERT_TRUE(s.truncate(static_cast<std::uint32_t>(rng() % (s.tokens().size() + 1))).ok());
+            } else if (what == 4) {
+                ASSERT_TRUE(pick()->save(path).ok());
+                restored += pick()->restore(path).ok();
+            } else {  // goes on with a text that others may have read
+                auto& s = *pick();
+                const auto& text = texts[rng() % texts.size()];
+                const std::size_t from = s.tokens().size(), n = 1 + rng() % 30;
+                if (from + n > text.size()) continue;
+                const std::vector<Token> before(s.tokens().begin(), s.tokens().end());
+                if (!s.decode(std::span(text).subspan(from, n))) continue;  // no page: not of interest here
+                reused += Internals::of(s).sequence.n_reused();
+                if (rng() % 4) continue;
+                ++checked;
+                ASSERT_TRUE(same_bits(logits(s), alone(*plain, joined(before, std::span(text).subspan(from, n))))) << step;
+            }
+        }
+        if (c.tail <= 0) {
+            EXPECT_GT(reused, exact ? 100u : 30u);   // whole groups only
+        }
+        EXPECT_GT(checked, 10u);
+        EXPECT_GT(restored, 10u);
+        live.clear();
+        std::remove(path.c_str());
+        EXPECT_EQ(n_free(*m), all_free);
+        if (const auto* ring = Internals::of(*m).executor->exact_pages()) {
+            EXPECT_EQ(ring->n_free(), ring->n_pages());
         }
     }
-    EXPECT_GT(reused, 100u);
-    EXPECT_GT(checked, 10u);
-    live.clear();
-    EXPECT_EQ(n_free(*m), 12u);
 }
 
 // Pages are found, shared, exchanged and given up by several threads at once.

@@ -47,12 +47,17 @@ protected:
 
 TEST_F(SessionRestore, GoesOnToTheBit) {
     const GenerateOptions o{.sampler = {.seed = 4}, .max_tokens = 20, .ignore_end_of_generation = true};
-    for (const std::size_t n : {1u, 15u, 16u, 17u, 50u}) {
+    struct Kind { KvType kv; std::int32_t tail; };
+    const auto check = [&](Kind k, std::size_t n) {
+        SCOPED_TRACE(testing::Message() << n << " tokens, type " << int(k.kv) << " tail " << k.tail);
+        ModelOptions one{.n_threads = 1, .kv_type = k.kv}, two{.n_threads = 2, .kv_type = k.kv};
+        one.kv_tail = two.kv_tail = k.tail;
+        two.kv_sessions = 2;
         std::vector<Token> first;
         std::vector<float> after;
         GenerateResult want;
         {
-            auto m = Model::load(tiny_, {.n_threads = 1});
+            auto m = Model::load(tiny_, one);
             ASSERT_TRUE(m.ok());
             auto s = m->new_session();
             ASSERT_TRUE(s->decode(random_tokens(n, 3)).ok());
@@ -60,7 +65,7 @@ TEST_F(SessionRestore, GoesOnToTheBit) {
             ASSERT_TRUE(s->save(file_, "some").ok());
             want = *s->generate({}, o);
         }
-        auto m = Model::load(tiny_, {.n_threads = 2});
+        auto m = Model::load(tiny_, two);
         auto s = m->new_session();
         ASSERT_TRUE(s->decode(random_tokens(5, 9)).ok());
         std::string note = "old";
@@ -76,7 +81,9 @@ TEST_F(SessionRestore, GoesOnToTheBit) {
         ASSERT_TRUE(t->restore(file_).ok());
         EXPECT_TRUE(std::ranges::equal(t->tokens(), s->tokens()));
         EXPECT_EQ(t->generate({}, o)->tokens, s->generate({}, o)->tokens);
-    }
+    };
+    for (const Kind k : {Kind{KvType::f16, -1}, Kind{KvType::q4, 0}, Kind{KvType::q8, 20}})
+        for (const std::size_t n : {1u, 15u, 16u, 17u, 50u, 64u, 100u}) check(k, n);
 }
 
 TEST_F(SessionRestore, AnEmptySessionToo) {

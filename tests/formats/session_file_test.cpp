@@ -24,6 +24,7 @@ SessionFile filled(int which, std::uint32_t n_tokens = 21) {
     for (std::uint32_t i = 0; i < n_tokens; ++i) f.tokens.push_back(static_cast<std::int32_t>(i * 24 % 512));
     f.note = "a note";
     f.n_pages = n_tokens / f.page_tokens;
+    f.n_exact = f.exact_bytes ? 2 : 0;
     return f;
 }
 
@@ -31,7 +32,7 @@ SessionFile filled(int which, std::uint32_t n_tokens = 21) {
 std::vector<std::byte> bytes_of(const SessionFile& f) {
     const auto path = std::filesystem::temp_directory_path() / ("quern-session-" + std::to_string(::getpid()));
     const Status s = f.write(path.string(), [&](std::uint32_t i, std::span<std::byte> to) {
-        EXPECT_EQ(to.size(), f.page_bytes);
+        EXPECT_EQ(to.size(), i < f.n_pages ? f.page_bytes : f.exact_bytes);
         std::fill(to.begin(), to.end(), static_cast<std::byte>(i + 1));
     });
     EXPECT_TRUE(s.ok()) << s.error().message;
@@ -47,7 +48,7 @@ std::string refusal(int which, const std::vector<std::byte>& file) {
     SessionFile f = test::session_file(which);
     const Status s = f.read(file);
     if (s) return "accepted";
-    EXPECT_TRUE(f.tokens.empty() && f.pages.empty() && f.note.empty() && f.n_pages == 0) << "a refused file must change nothing";
+    EXPECT_TRUE(f.tokens.empty() && f.pages.empty() && f.note.empty() && f.n_pages == 0 && f.n_exact == 0 && f.exact.empty()) << "a refused file must change nothing";
     EXPECT_EQ(s.error().code, Errc::bad_file);
     return s.error().message;
 }
@@ -69,6 +70,9 @@ TEST(SessionFile, WritesAndReadsBack) {
             ASSERT_EQ(f.n_pages, n / f.page_tokens);
             ASSERT_EQ(f.pages.size(), f.n_pages * f.page_bytes);
             for (std::size_t i = 0; i < f.pages.size(); ++i) ASSERT_EQ(f.pages[i], static_cast<std::byte>(i / f.page_bytes + 1));
+            ASSERT_EQ(f.n_exact, written.n_exact);
+            ASSERT_EQ(f.exact.size(), f.n_exact * f.exact_bytes);
+            for (std::size_t i = 0; i < f.exact.size(); ++i) ASSERT_EQ(f.exact[i], static_cast<std::byte>(f.n_pages + i / f.exact_bytes + 1));
         }
 }
 
@@ -104,6 +108,7 @@ TEST(SessionFile, SaysWhatDiffers) {
     EXPECT_EQ(with([](SessionFile& f) { f.tokens[3] = 512; }), "its token 512 is outside the vocabulary of 512");
     EXPECT_EQ(with([](SessionFile& f) { f.tokens[3] = -1; }), "its token -1 is outside the vocabulary of 512");
     EXPECT_EQ(with([](SessionFile& f) { f.n_pages = 6; }), "it has 6 pages for 21 tokens");
+    EXPECT_EQ(with([](SessionFile& f) { f.n_exact = 1; }), "it has 1 exact pages, and the cache none");
     EXPECT_EQ(refusal(0, std::vector<std::byte>(500)), "it is no session of Quern");
     std::vector<std::byte> file = bytes_of(filled(0));
     file[8] = std::byte{9};
@@ -114,15 +119,17 @@ TEST(SessionFile, SaysWhatDiffers) {
 }
 
 TEST(SessionFile, NumbersThatWouldWrapAreRefused) {
-    const std::vector<std::byte> good = bytes_of(filled(0));
-    for (const std::uint32_t v : {0x7fffffffu, 0x80000000u, 0xffffffffu})
-        for (const std::size_t at : {44u, 48u, 52u}) {
-            std::vector<std::byte> file = good;
-            put(file, at, v);
-            EXPECT_NE(refusal(0, file), "accepted");
-            put(file, 44, 0xffffffffu);  // enough tokens for any number of pages
-            EXPECT_NE(refusal(0, file), "accepted");
-        }
+    for (const int which : {0, 1}) {
+        const std::vector<std::byte> good = bytes_of(filled(which));
+        for (const std::uint32_t v : {0x7fffffffu, 0x80000000u, 0xffffffffu})
+            for (const std::size_t at : {44u, 48u, 52u, 56u}) {
+                std::vector<std::byte> file = good;
+                put(file, at, v);
+                EXPECT_NE(refusal(which, file), "accepted");
+                put(file, 44, 0xffffffffu);  // enough tokens for any number of pages
+                EXPECT_NE(refusal(which, file), "accepted");
+            }
+    }
 }
 
 TEST(SessionFile, KeptFuzzInputsRun) {

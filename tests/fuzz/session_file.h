@@ -10,7 +10,7 @@ namespace quern::test {
 
 inline constexpr int kSessionFiles = 3;
 
-/// Description `which` (< kSessionFiles): pages of 4 tokens and 24 bytes, of 16 and 1024, of 1 and 0.
+/// Description `which` (< kSessionFiles): pages of 4 tokens and 24 bytes, of 16 and 1024 (exact ones: 40), of 1 and 0.
 inline SessionFile session_file(int which) {
     SessionFile f;
     f.model = 0x0123456789abcdef;
@@ -18,6 +18,7 @@ inline SessionFile session_file(int which) {
     f.page_tokens = which == 0 ? 4 : which == 1 ? 16 : 1;
     f.page_bytes = which == 0 ? 24 : which == 1 ? 1024 : 0;
     f.n_vocab = 512;
+    f.exact_bytes = which == 1 ? 40 : 0;
     return f;
 }
 

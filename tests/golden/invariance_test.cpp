@@ -6,6 +6,7 @@
 #include <random>
 #include <thread>
 
+#include "engine/api/model_impl.h"
 #include "quern/quern.hpp"
 #include "tests/support/models.h"
 
@@ -126,6 +127,26 @@ TEST(Invariance, AnExactTailIsExact) {
     expect_same_bits(last_logits(*f16, tokens, 300), last_logits(*tail, tokens, 50), "tail 300");
 }
 
+// The last token of what is left is run again, which may need what has migrated since.
+TEST(Invariance, LogitsAfterTruncation) {
+    const GenerateOptions o{.sampler = {.temperature = 0}, .max_tokens = 6, .ignore_end_of_generation = true};
+    for (const Tiers& tiers : kTiers) {
+        auto model = load(tiny("llama-q4_0.gguf"), 2, 0, true, tiers.type, tiers.tail);
+        ASSERT_TRUE(model.ok());
+        const auto tokens = random_tokens(200, model->info().n_vocab);
+        for (std::uint32_t keep = 200 - 40; keep > 0; keep = keep > 8 ? keep - 8 : keep - 1) {
+            auto s = model->new_session();
+            ASSERT_TRUE(s->decode(tokens).ok());
+            ASSERT_TRUE(s->truncate(keep).ok());
+            const auto got = s->generate({}, o);
+            s = model->new_session();
+            const auto want = s->generate(std::span(tokens).first(keep), o);
+            ASSERT_TRUE(got.ok() && want.ok());
+            EXPECT_EQ(got->tokens, want->tokens) << "kept " << keep << ", type " << int(tiers.type) << ", tail " << tiers.tail;
+        }
+    }
+}
+
 // Rolled back by every amount: within what the ring holds, across the border between the tiers, and to nothing.
 TEST(Invariance, TruncateAcrossTheTiers) {
     for (const Tiers& tiers : kTiers) {
@@ -176,6 +197,7 @@ TEST(Invariance, ForkAndFileWithTwoTiers) {
         ASSERT_TRUE(b->truncate(at).ok());
         ASSERT_TRUE(b->save(path).ok());
         ASSERT_TRUE(a->restore(path).ok());
+        EXPECT_EQ(Internals::of(*a).sequence.n_run(), at / 16 * 16) << "what the file has need not be run";
         ASSERT_TRUE(a->decode(std::span(tokens).subspan(at)).ok());
         expect_same_bits(want, {a->logits().begin(), a->logits().end()}, "file at " + std::to_string(at));
     }
