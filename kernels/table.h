@@ -62,9 +62,10 @@ struct KernelTable {
     /// arithmetic (FlashInfer, arXiv 2501.01005, section 2.2); callers keep ascending span order.
     void (*attn_merge)(float* a, float* a_ml, const float* b, const float* b_ml, std::uint32_t n_rows,
                        std::uint32_t head_dim, std::size_t stride);
-    /// out[i] = a[i] / l for each row; a row with l = 0 gives 0.
+    /// out[i] = a[i] / l for each row; a row with l = 0 gives 0. sinks: null, or a score for each row that takes part in the
+    /// softmax and has no value.
     void (*attn_finish)(const float* a, const float* ml, std::uint32_t n_rows, std::uint32_t head_dim,
-                        std::size_t a_stride, float* out, std::size_t out_stride);
+                        std::size_t a_stride, float* out, std::size_t out_stride, const float* sinks);
     /// Index of the largest value, the lowest index where several are equal; NaN never wins. n >= 1.
     std::uint32_t (*argmax)(const float* x, std::uint32_t n);
 };

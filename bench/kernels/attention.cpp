@@ -88,7 +88,7 @@ struct Scene {
                 c.table->attn_merge(out.data(), ml.data(), part.data(), part_ml.data(), c.rows(), kHeadDim, kHeadDim);
             }
         }
-        c.table->attn_finish(out.data(), ml.data(), c.rows(), kHeadDim, kHeadDim, result.data(), kHeadDim);
+        c.table->attn_finish(out.data(), ml.data(), c.rows(), kHeadDim, kHeadDim, result.data(), kHeadDim, nullptr);
     }
 };
 

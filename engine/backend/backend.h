@@ -23,6 +23,11 @@ struct SeqChunk {
     std::int32_t pos0;            // position of that token in its sequence
     /// With two tiers `pages` covers what is quantized once the chunk has run, and this is ExactRing::table().
     const std::uint32_t* exact = nullptr;
+    /// A tree of at most kMaxTree tokens instead of a line: [n_tokens], bit j of mask[i]: token i sees token j of the chunk. Its own
+    /// bit is set and none behind it; its position is pos0 + the number of the others. Keys and values lie in the order of the
+    /// batch. Not with a sliding window; with two tiers only where all see the same positions quantized.
+    const std::uint64_t* mask = nullptr;
+    static constexpr std::uint32_t kMaxTree = 64;
 };
 
 /// One run. tokens[i] < n_vocab; chunks cover the batch in order; outputs: ascending batch indices.

@@ -153,7 +153,7 @@ struct CpuBackend::Lowered {
     void set_heads(Step& s) const {
         s.n_head = h().n_head[s.layer]; s.n_head_kv = h().n_head_kv[s.layer];
         s.head_dim = h().head_dim; s.n_rot = h().rope.n_rot;
-        s.window = h().window; s.attn_scale = h().attn_scale;
+        s.window = h().window; s.attn_scale = h().attn_scale; s.softcap = h().attn_softcap;
         s.pages = b.args_.pages;
         s.exact = b.args_.exact;
         s.tiers = b.args_.tiers;
@@ -273,6 +273,7 @@ struct CpuBackend::Lowered {
     void bind_weights(Step& s, const Op& op) const {
         const CpuWeights& w = b.weights_;
         if (s.fn == kStepEmbed.fn && !s.mapped_embedding) s.embedding = w.matrix(Slot::token_embd, 0);
+        if (s.fn == kStepAttention.fn || s.fn == kStepAttentionMerge.fn) s.sinks = w.vector(Slot::attn_sinks, op.layer);
         if (s.fn == kStepNorm.fn) s.weight = w.vector(op.weight, op.layer);
         if (s.fn == kStepRopeStore.fn) {
             s.weight = w.vector(Slot::attn_q_norm, op.layer);
@@ -372,18 +373,32 @@ void step_unit(void* context, std::uint32_t step, std::uint32_t unit, std::uint3
 
 }  // namespace
 
-Status CpuBackend::check_staging(const RunArgs& args) const {
+Status CpuBackend::check_tree(const SeqChunk& c) const {
+    const auto refused = [](std::string why) { return Error{Errc::invalid_argument, "this tree of tokens cannot be run: " + std::move(why)}; };
+    if (c.n_tokens > SeqChunk::kMaxTree) return refused("it has " + std::to_string(c.n_tokens) + " tokens, " + std::to_string(SeqChunk::kMaxTree) + " is the most");
+    for (std::uint32_t i = 0; i < c.n_tokens; ++i)
+        if (c.mask[i] >> i != 1) return refused("the mask of token " + std::to_string(i) + " must have its own bit and none behind it");
+    if (args_.hparams->window) return refused("the model's attention has a sliding window");
+    const std::int64_t last = std::int64_t{c.pos0} + c.n_tokens - 1;
+    if (args_.tiers.on && args_.tiers.boundary(c.pos0) != args_.tiers.boundary(last)) return refused("not all of it sees the same positions quantized; run a line of tokens there");
+    return {};
+}
+
+Status CpuBackend::check_chunks(const RunArgs& args) const {
     const KvTiers& tiers = args_.tiers;
     std::uint32_t staged = 0;
-    if (tiers.on)
-        for (const SeqChunk& c : args.chunks) staged += !tiers.fits_ring(c.pos0, c.n_tokens);
+    for (const SeqChunk& c : args.chunks) {
+        if (c.mask)
+            if (auto s = check_tree(c); !s) return s;
+        staged += tiers.on && !tiers.fits_ring(c.pos0, c.n_tokens);
+    }
     if (staged <= KvTiers::kStagedChunks) return {};
     return Error{Errc::invalid_argument, std::to_string(staged) + " chunks of more than " + std::to_string(KvTiers::kSlack) + " tokens in one batch; a cache of two tiers takes " + std::to_string(KvTiers::kStagedChunks) + ": run the others in the next one"};
 }
 
 Status CpuBackend::run(Executable& executable, const RunArgs& args) {
     const auto& e = static_cast<const CpuExecutable&>(executable);
-    if (auto s = check_staging(args); !s) return s;
+    if (auto s = check_chunks(args); !s) return s;
     RunContext c{&e.steps(), {&args}, scratch_.data(), scratch_stride_};
     args_.pool->run({step_units, step_unit, &c}, decodes(e.bucket(), args) ? n_threads_ : n_threads_batch_);
     return {};

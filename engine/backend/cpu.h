@@ -66,8 +66,9 @@ private:
     struct Sizes { std::size_t arena = 0, scratch = 0; };
     Sizes sizes() const;
 
-    /// Refuses what the staging buffer has no room for.
-    Status check_staging(const RunArgs& args) const;
+    /// Refuses what the staging buffer has no room for, and trees that cannot be run.
+    Status check_chunks(const RunArgs& args) const;
+    Status check_tree(const SeqChunk& chunk) const;
 
     CpuBackendArgs args_;
     CpuWeights weights_;

@@ -2,6 +2,7 @@
 #include "engine/backend/cpu_steps.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -41,7 +42,8 @@ void embed(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
 void rope_table(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
     const SeqChunk* c = r.args->chunks.data();
     while (unit >= c->first + c->n_tokens) ++c;
-    const double pos = c->pos0 + static_cast<double>(unit - c->first);
+    const std::uint32_t i_token = unit - c->first;
+    const double pos = c->pos0 + static_cast<double>(c->mask ? std::popcount(c->mask[i_token]) - 1 : static_cast<int>(i_token));
     float* cs = s.rope_table + std::size_t{unit} * s.n_rot;
     for (std::uint32_t i = 0; i < s.n_rot / 2; ++i) {
         const double a = pos * s.angles->freq[i];
@@ -348,7 +350,11 @@ std::uint32_t same_boundary(const Step& s, const SeqChunk& c, std::uint32_t firs
 /// Calls fn(tile) for the tiles of all chunks in order until it returns true.
 template <class Fn>
 void each_attention_tile(const Step& s, const CpuRun& r, Fn fn) {
-    const std::uint32_t most = tile_tokens(s);
+    std::uint32_t most = tile_tokens(s);
+    if (s.tiers.on && most < KvTiers::kBatch) {   // equal tiles of a group's tokens
+        const std::uint32_t tiles = (KvTiers::kBatch + most - 1) / most;
+        most = (KvTiers::kBatch + tiles - 1) / tiles;
+    }
     for (const SeqChunk& c : r.args->chunks)
         for (std::uint32_t first = 0; first < c.n_tokens;) {
             const std::uint32_t n = std::min(most, same_boundary(s, c, first));
@@ -400,7 +406,8 @@ kernels::AttnArgs attention_args(const Step& s, const Tile& t, std::uint32_t hea
     a.n_rep = n_rep;
     a.window = static_cast<std::int32_t>(s.window);
     a.scale = s.attn_scale;
-    a.softcap = 0;
+    a.softcap = s.softcap;
+    if (t.chunk->mask) a.mask = t.chunk->mask + t.first;
     a.out_stride = s.head_dim;
     a.scratch = scratch;
     return a;
@@ -418,6 +425,7 @@ void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t he
     const std::int32_t at = sink ? 0 : (old ? p.first + i : p.first_exact + i - p.n_old) * span;
     a.kv = from.view;
     a.pos0 = pos0 - from.from;
+    a.mask_from = t.chunk->pos0 - from.from;
     a.begin = (sink || old ? at : std::max(at, p.border)) - from.from;
     a.end = sink ? static_cast<std::int32_t>(KvTiers::kSink) : std::min(at + span, old ? p.border : p.end) - from.from;
     a.first = old ? static_cast<std::int32_t>(KvTiers::kSink) : 0;
@@ -428,7 +436,7 @@ void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t he
 void finish_heads(const Step& s, const float* acc, const float* ml, std::uint32_t head_kv, std::size_t i, float* scratch) {
     const std::uint32_t n_rep = s.n_head / s.n_head_kv, width = n_rep * s.head_dim, first = head_kv * width;
     float* out = s.out.f32 ? row(s.out, i) + first : scratch;
-    s.table->attn_finish(acc, ml, n_rep, s.head_dim, s.head_dim, out, s.head_dim);
+    s.table->attn_finish(acc, ml, n_rep, s.head_dim, s.head_dim, out, s.head_dim, s.sinks ? s.sinks + head_kv * n_rep : nullptr);
     if (rounds_in_parts(width)) round_part(s, out, i, first, width);
 }
 

@@ -59,7 +59,8 @@ struct Step {
     const RopeAngles* angles = nullptr;
     RopePairs pairs = RopePairs::norm;
     std::uint32_t n_head = 0, n_head_kv = 0, head_dim = 0, n_rot = 0, window = 0;
-    float attn_scale = 0;
+    float attn_scale = 0, softcap = 0;
+    const float* sinks = nullptr;  // [n_head] or null
     float* rope_table = nullptr;   // [n_tokens][n_rot]: cos, sin of each pair
     float* partials = nullptr;     // split attention: [n_head_kv][spans][n_rep][head_dim + 2]
     std::uint32_t max_spans = 0;

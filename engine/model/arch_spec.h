@@ -16,6 +16,7 @@ enum class Activation : std::uint8_t { swiglu, geglu };
 enum class Slot : std::uint8_t {
     token_embd, output_norm, output, rope_freqs,
     attn_norm, attn_q, attn_k, attn_v, attn_q_bias, attn_k_bias, attn_v_bias, attn_q_norm, attn_k_norm,
+    attn_sinks,   // [n_head]: a score in each softmax without a value
     attn_output, attn_output_bias, ffn_norm, ffn_gate, ffn_up, ffn_down, count,
 };
 inline constexpr Slot kFirstLayerSlot = Slot::attn_norm;
@@ -25,7 +26,7 @@ inline constexpr std::size_t kSlots = static_cast<std::size_t>(Slot::count);
 constexpr bool is_vector(Slot s) {
     switch (s) {
         case Slot::output_norm: case Slot::rope_freqs: case Slot::attn_norm: case Slot::attn_q_bias: case Slot::attn_k_bias:
-        case Slot::attn_v_bias: case Slot::attn_q_norm: case Slot::attn_k_norm: case Slot::attn_output_bias: case Slot::ffn_norm:
+        case Slot::attn_v_bias: case Slot::attn_q_norm: case Slot::attn_k_norm: case Slot::attn_sinks: case Slot::attn_output_bias: case Slot::ffn_norm:
             return true;
         default: return false;
     }

@@ -34,6 +34,7 @@ struct Hparams {
     std::uint32_t window = 0;                              // sliding attention window in tokens; 0: none
     float rms_eps = 0;
     float attn_scale = 0;                                  // 1 / sqrt(head_dim) unless the file says otherwise
+    float attn_softcap = 0;                                // scores become cap * tanh(score / cap); 0: they do not
     RopeParams rope;
 
     std::uint32_t max_head() const;

@@ -165,7 +165,7 @@ std::vector<float> run_all(const KernelTable& t, const Scene& s, std::uint32_t i
         t.attn_merge(sum.out.data(), sum.ml.data(), p.out.data(), p.ml.data(), rows, hd, hd);
     }
     const Guarded<float> out(sum.out.size());
-    t.attn_finish(sum.out.data(), sum.ml.data(), rows, hd, hd, out.data(), hd);
+    t.attn_finish(sum.out.data(), sum.ml.data(), rows, hd, hd, out.data(), hd, nullptr);
     return {out.data(), out.data() + out.size()};
 }
 
@@ -389,10 +389,34 @@ TEST_P(Attention, FinishDividesAndEmptyRowsAreZero) {
     for (const std::uint32_t hd : {8u, 16u, 100u}) {
         const std::vector<float> a = random_floats(3 * 128, 1, rng), ml{0, 3, -kInf, 0, 1, 0.7f};
         const Guarded<float> out(std::vector<float>(2 * 112 + hd, 9.0f));
-        table().attn_finish(a.data(), ml.data(), 3, hd, 128, out.data(), 112);
+        table().attn_finish(a.data(), ml.data(), 3, hd, 128, out.data(), 112, nullptr);
         for (std::uint32_t r = 0; r < 3; ++r)
             for (std::uint32_t d = 0; d < (r < 2 ? 112 : hd); ++d)
                 EXPECT_EQ(out[r * 112 + d], d >= hd ? 9.0f : r == 1 ? 0.0f : a[r * 128 + d] / ml[2 * r + 1]);
+    }
+}
+
+// As if one more position had that score and a value of zeros.
+TEST_P(Attention, SinksTakeTheirShareOfTheSoftmax) {
+    for (const std::uint32_t hd : {8u, 64u, 100u}) {
+        const std::uint32_t rows = 6;
+        const std::vector<float> a = random_floats(rows * hd, 1, rng), ml{0, 3, -kInf, 0, 1, 0.7f, -2, 5, 4, 1.5f, 90, 1};
+        const std::vector<float> sinks{0.5f, 1, -3, 40, -kInf, 0};
+        const Guarded<float> out(a.size()), ref(a.size()), plain(a.size());
+        table().attn_finish(a.data(), ml.data(), rows, hd, hd, out.data(), hd, sinks.data());
+        scalar_table().attn_finish(a.data(), ml.data(), rows, hd, hd, ref.data(), hd, sinks.data());
+        table().attn_finish(a.data(), ml.data(), rows, hd, hd, plain.data(), hd, nullptr);
+        EXPECT_EQ(first_difference(out.data(), ref.data(), out.size()), out.size());
+        for (std::uint32_t r = 0; r < rows; ++r)
+            for (std::uint32_t d = 0; d < hd; ++d) {
+                const double x = a[r * hd + d], l = ml[2 * r + 1];
+                const double want = l == 0 ? 0 : x / (l + std::exp(double(sinks[r]) - ml[2 * r]));
+                // Differences of scores below 64 round to half an ulp of 64, exp within 2, then a product, an FMA, a division.
+                EXPECT_NEAR(out[r * hd + d], want, (64 + 8) * kUlpHalf * std::fabs(want)) << r;
+                if (sinks[r] == -kInf) {
+                    EXPECT_EQ(out[r * hd + d], plain[r * hd + d]);
+                }
+            }
     }
 }
 

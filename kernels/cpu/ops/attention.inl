@@ -8,9 +8,9 @@
 // its score is replaced; in Q8 and Q4 it counts with weight 0 instead.
 //
 // Both products are the same register tile: R rows x J vectors of accumulators, acc[r][j] += a[r] * b[j]. A tile step
-// loads R + J values for R * J FMAs, and two FMAs a cycle of latency four need eight vectors in flight: AVX-512 takes
-// 24 of its 32 registers for accumulators (12 x 2 for scores, 6 x 4 for outputs); AVX2 and NEON have room for 6 pairs
-// or quads. The scalar table keeps one: it is the reference, and unrolling would only make it large.
+// loads R + J values for R * J FMAs, and two FMAs a cycle of latency four need eight vectors in flight: AVX-512 takes 24 of
+// its 32 registers for accumulators (12 x 2; for outputs 6 x 4 measures the same); AVX2 and NEON have room for 6 pairs or
+// quads. The scalar table keeps one: it is the reference, and unrolling would only make it large.
 #pragma once
 
 #include "kernels/cpu/ops/kv_store.inl"
@@ -38,7 +38,7 @@
 namespace quern::kernels::QUERN_ISA_NS {
 
 constexpr int kAttnRowsQK = QUERN_ATTN_ACC >= 24 ? 12 : QUERN_ATTN_ACC;
-constexpr int kAttnRowsPV = QUERN_ATTN_ACC >= 24 ? 6 : QUERN_ATTN_ACC;
+constexpr int kAttnRowsPV = QUERN_ATTN_ACC >= 24 ? 12 : QUERN_ATTN_ACC;
 constexpr int kSpan = static_cast<int>(kAttnSpan);
 constexpr int kSpanTiles = kSpan / 16;
 constexpr int kDimChunk = 256;           // dimensions of q packed at a time
@@ -342,14 +342,19 @@ static void attn_merge(float* a, float* a_ml, const float* b, const float* b_ml,
 }
 
 static void attn_finish(const float* a, const float* ml, std::uint32_t n_rows, std::uint32_t head_dim,
-                        std::size_t a_stride, float* out, std::size_t out_stride) {
+                        std::size_t a_stride, float* out, std::size_t out_stride, const float* sinks) {
     const int hd = static_cast<int>(head_dim);
     for (std::uint32_t r = 0; r < n_rows; ++r, a += a_stride, out += out_stride, ml += 2) {
         const bool empty = ml[1] == 0.0f;
-        const F32x16 l = f_set1(empty ? 1.0f : ml[1]);
+        F32x16 l = f_set1(empty ? 1.0f : ml[1]), w = f_set1(1.0f);
+        if (sinks && !empty) {   // merged as a partial of its own: weight 1, output 0
+            const float m = ml[0] > sinks[r] ? ml[0] : sinks[r];
+            w = f_exp_neg(f_set1(ml[0] - m));
+            l = f_fma(l, w, f_exp_neg(f_set1(sinks[r] - m)));
+        }
         for (int d = 0; d < hd; d += 16) {
             const int n = hd - d < 16 ? hd - d : 16;
-            f_store_n(out + d, empty ? f_zero() : f_div(f_load_n(a + d, n), l), n);
+            f_store_n(out + d, empty ? f_zero() : f_div(f_mul(f_load_n(a + d, n), w), l), n);
         }
     }
 }
