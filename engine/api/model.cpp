@@ -127,6 +127,15 @@ Status read_text_side(Model::Impl& m) {
 
 }  // namespace
 
+PresetOptions preset_options(Preset p) noexcept {
+    switch (p) {
+        case Preset::chat_long: return {KvType::two_tier, 256, ContextPolicy::slide, false};
+        case Preset::document: return {KvType::q8, 0, ContextPolicy::stop, false};
+        case Preset::code: return {KvType::q8, 0, ContextPolicy::stop, true};
+        default: return {KvType::f16, -1, ContextPolicy::slide, false};
+    }
+}
+
 const char* version() { return QUERN_VERSION; }
 
 Status Model::Impl::need_tokenizer() const {

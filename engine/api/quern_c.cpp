@@ -51,6 +51,7 @@ static_assert(QUERN_KV_F16 == int(quern::KvType::f16) && QUERN_KV_F32 == int(que
               QUERN_KV_TWO_TIER == int(quern::KvType::two_tier) && QUERN_KV_Q8 == int(quern::KvType::q8) &&
               QUERN_KV_Q4 == int(quern::KvType::q4));
 static_assert(QUERN_LOG_DEBUG == int(quern::LogLevel::debug) && QUERN_LOG_ERROR == int(quern::LogLevel::error));
+static_assert(QUERN_PRESET_CHAT_SHORT == int(quern::Preset::chat_short) && QUERN_PRESET_CODE == int(quern::Preset::code));
 static_assert(QUERN_CONTEXT_STOP == int(quern::ContextPolicy::stop) &&
               QUERN_CONTEXT_SLIDE == int(quern::ContextPolicy::slide));
 static_assert(QUERN_STOP_END_OF_GENERATION == int(quern::StopReason::end_of_generation) &&
@@ -628,6 +629,20 @@ void quern_session_cancel(quern_session* session) {
 
 void quern_generate_options_init(quern_generate_options* options, size_t struct_size) {
     init_struct(options, struct_size, default_generate_options());
+}
+
+quern_status quern_preset(int32_t preset, quern_preset_options* out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        if (preset < QUERN_PRESET_CHAT_SHORT || preset > QUERN_PRESET_CODE)
+            return Error{Errc::invalid_argument, cat("preset is ", preset, "; it is one of QUERN_PRESET_...")};
+        const quern::PresetOptions p = quern::preset_options(static_cast<quern::Preset>(preset));
+        quern_preset_options o{};
+        o.kv_type = int(p.kv_type);
+        o.kv_tail = p.kv_tail;
+        o.context_policy = int(p.context_policy);
+        o.lookup = p.lookup;
+        return write_struct(out, o, "quern_preset_options");
+    });
 }
 
 quern_status quern_session_generate(quern_session* session, const quern_token* prompt, size_t n_prompt,

@@ -412,5 +412,16 @@ TEST(KvTiers, BoundaryFollowsFromPositions) {
     }
 }
 
+TEST(Preset, EachLoads) {
+    for (const Preset p : {Preset::chat_short, Preset::chat_long, Preset::document, Preset::code}) {
+        const PresetOptions row = preset_options(p);
+        ModelOptions o{.n_threads = 1, .n_ctx = 64, .kv_type = row.kv_type};
+        o.kv_tail = row.kv_tail;
+        auto m = Model::load((test::tiny_dir() / "llama-q4_0.gguf").string(), o);
+        EXPECT_TRUE(m.ok()) << int(p) << ": " << m.error().message;
+    }
+    EXPECT_EQ(preset_options(Preset::chat_long).kv_type, KvType::two_tier);
+}
+
 }  // namespace
 }  // namespace quern

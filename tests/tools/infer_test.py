@@ -30,6 +30,7 @@ class Errors(unittest.TestCase):
         self.expect(run("infer", *GREEDY, "-l", "7"), USAGE, "--logit-bias", "'7'")
         self.expect(run("infer", *GREEDY, "-ctk", "f16", "-ctv", "f32"), USAGE, "same format")
         self.expect(run("infer", *GREEDY, "--kv", "q5"), USAGE, "two-tier")
+        self.expect(run("infer", *GREEDY, "--preset", "poem"), USAGE, "chat-long")
         self.expect(run("infer", *GREEDY, "--kv-tail", "64"), USAGE, "kv_tail")
         self.expect(run("infer", *GREEDY, "--no-pack", "--pack-cache", "x"), USAGE, "--no-pack")
         self.expect(run("infer", "-m", MODEL, "-f", "no-such-prompt"), USAGE, "no-such-prompt")

@@ -66,6 +66,10 @@ ModelOptions ModelFlags::options(const std::string& program) const {
     constexpr std::array kTypes = {KvType::f16, KvType::f32, KvType::two_tier, KvType::q8, KvType::q4};
     const auto at = std::find(kKvTypes.begin(), kKvTypes.end(), kv_type()) - kKvTypes.begin();
     out.kv_type = kTypes[static_cast<std::size_t>(at)];
+    if (preset && kv_types.empty()) {
+        out.kv_type = preset_options(*preset).kv_type;
+        out.kv_tail = preset_options(*preset).kv_tail;
+    }
     if (kv_tail) out.kv_tail = static_cast<std::int32_t>(*kv_tail);
     out.n_batch = n_batch;
     out.on_log = log_to_stderr(program, verbose);

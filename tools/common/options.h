@@ -25,6 +25,7 @@ struct ModelFlags {
     bool tune = false, no_tune = false;
     bool batch_given = false;  // n_batch is the user's choice
     std::optional<std::uint32_t> kv_tail;
+    std::optional<Preset> preset;  // for what neither --kv nor --kv-tail says
     std::uint64_t memory_limit = 0;  // bytes
     bool no_pack = false;
     bool verbose = false;

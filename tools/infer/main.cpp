@@ -70,6 +70,10 @@ void add_flags(CLI::App& app, Flags& f) {
     app.add_option("-c,--ctx-size", f.n_ctx,
                    "Tokens of context; 0: " + std::to_string(kDefaultContext) + ", or the model's own if smaller")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31))->type_name("INT")->capture_default_str();
+    app.add_option("--preset", f.model.preset, "Cache, context policy and lookup for a use, where no other flag sets them")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, Preset>{{"chat-short", Preset::chat_short}, {"chat-long", Preset::chat_long},
+                                                                          {"document", Preset::document}, {"code", Preset::code}}))
+        ->type_name("chat-short|chat-long|document|code");
     app.add_option("--ctx-policy", f.generate.context_policy,
                    "When the context is full: stop; or slide: drop the older half of what follows --keep and\n"
                    "read the rest again; with --chat, the oldest messages. Standard error says so")
@@ -255,6 +259,11 @@ int main_with(int argc, char** argv) {
     describe(app);
     add_flags(app, f);
     if (const auto code = parse(app, argc, argv)) return *code;
+    if (f.model.preset) {
+        const PresetOptions o = preset_options(*f.model.preset);
+        if (app.count("--ctx-policy") == 0) f.generate.context_policy = o.context_policy;
+        f.generate.lookup |= o.lookup;
+    }
     if (Status status = parse_logit_bias(f); !status) return report(kProgram, status.error());
     if (!f.prompt_file.empty()) {
         Result<std::string> text = read_file(f.prompt_file);

@@ -301,6 +301,17 @@ typedef struct quern_generate_result {
 
 /* Sets every field to its default. struct_size: sizeof(quern_generate_options). */
 QUERN_API void quern_generate_options_init(quern_generate_options* options, size_t struct_size);
+
+/* What a session is for: chats of up to some thousand tokens, longer ones, questions about a long text, source text. */
+enum { QUERN_PRESET_CHAT_SHORT = 0, QUERN_PRESET_CHAT_LONG = 1, QUERN_PRESET_DOCUMENT = 2, QUERN_PRESET_CODE = 3 };
+/* Fields to copy to quern_model_options and quern_generate_options. */
+typedef struct quern_preset_options {
+    size_t size;
+    int32_t kv_type, kv_tail, context_policy, lookup;
+} quern_preset_options;
+/* Fills *out (set its size) with what suits `preset` (QUERN_PRESET_...); docs/embedding.md gives the reasons. */
+QUERN_API quern_status quern_preset(int32_t preset, quern_preset_options* out, quern_error* error);
+
 /* Appends prompt [n_prompt], then samples and appends tokens until something stops it; all stay in the session, so a
  * conversation goes on with the next call. options: NULL for defaults. *out: size must be set; what it held before is
  * overwritten, not freed. */

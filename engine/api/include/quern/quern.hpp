@@ -167,6 +167,22 @@ struct GenerateOptions {
     std::function<void(std::uint32_t, std::uint32_t)> on_slide = {};
 };
 
+/// What a session is for.
+enum class Preset {
+    chat_short,  ///< up to some thousand tokens
+    chat_long,   ///< more: the newest messages exact, old ones small
+    document,    ///< questions about a long text that several sessions begin with
+    code,        ///< the same of source text, much of which is repeated
+};
+/// What suits that; docs/embedding.md gives the reasons. Copy the fields to ModelOptions and GenerateOptions.
+struct PresetOptions {
+    KvType kv_type = KvType::f16;
+    std::int32_t kv_tail = -1;
+    ContextPolicy context_policy = ContextPolicy::stop;
+    bool lookup = false;
+};
+PresetOptions preset_options(Preset) noexcept;
+
 struct GenerateResult {
     std::string text;
     std::vector<Token> tokens;            ///< generated, without the one that ended generation
