@@ -74,9 +74,10 @@ QUERN_INLINE RowRange row_range(const AttnArgs& a, int row) {
     return {static_cast<int>(lo - a.begin), static_cast<int>(hi - a.begin)};
 }
 
-/// s[r][16 j + lane] (+)= q[r] . tile j, over n_d dimensions. s: [R][kSpan]; q: [R][kQPitch].
+/// s[r][16 j + lane] (+)= q[r] . tile j, over n_d dimensions. s: [R][kSpan]; q: [R][kQPitch]. Few rows wait for memory: the
+/// tiles J further on are fetched meanwhile, and V, which lies v_ahead bytes behind K.
 template <KvFormat F, int R, int J>
-static void qk_tile(const float* q, const std::byte* const* tiles, int n_d, bool first, float* s) {
+static void qk_tile(const float* q, const std::byte* const* tiles, std::ptrdiff_t v_ahead, int n_d, bool first, float* s) {
     constexpr int kVec = 16 * static_cast<int>(kv_bytes<F>());
     F32x16 acc[R][J];
     const std::byte* b[J];
@@ -88,6 +89,8 @@ static void qk_tile(const float* q, const std::byte* const* tiles, int n_d, bool
             F32x16 row[R];
             QUERN_UNROLL for (int r = 0; r < R; ++r) row[r] = f_set1(q[r * kQPitch + d]);
             QUERN_UNROLL for (int j = 0; j < J; ++j) {
+                __builtin_prefetch(tiles[J + j] + std::ptrdiff_t{d} * kVec);
+                __builtin_prefetch(b[j] + std::ptrdiff_t{d} * kVec + v_ahead);
                 const F32x16 k = kv_load<F>(b[j] + std::ptrdiff_t{d} * kVec);
                 QUERN_UNROLL for (int r = 0; r < R; ++r) acc[r][j] = f_fma(row[r], k, acc[r][j]);
             }
@@ -106,18 +109,19 @@ static void qk_tile(const float* q, const std::byte* const* tiles, int n_d, bool
 
 /// Scores of rows <= R packed query rows against tiles [first_tile, last_tile) of the span.
 template <KvFormat F, int R>
-static void qk_rows(int rows, const float* q, const std::byte* const* tiles, int first_tile, int last_tile, int n_d,
-                    bool first, float* s) {
+static void qk_rows(int rows, const float* q, const std::byte* const* tiles, std::ptrdiff_t v_ahead, int first_tile,
+                    int last_tile, int n_d, bool first, float* s) {
     if constexpr (R > 1)
-        if (rows < R) return qk_rows<F, R - 1>(rows, q, tiles, first_tile, last_tile, n_d, first, s);
+        if (rows < R) return qk_rows<F, R - 1>(rows, q, tiles, v_ahead, first_tile, last_tile, n_d, first, s);
     constexpr int J = tile_width(R);
     for (int t = first_tile / J * J; t < last_tile; t += J) {
-        const std::byte* group[J];  // past either end: a tile inside, whose scores nobody reads
+        const std::byte* group[2 * J];  // past either end: a tile inside, whose scores nobody reads
         for (int j = 0; j < J; ++j) {
             const int k = t + j;
             group[j] = tiles[k < first_tile ? first_tile : k < last_tile ? k : last_tile - 1];
+            group[J + j] = tiles[k + J];
         }
-        qk_tile<F, R, J>(q, group, n_d, first, s + t * 16);
+        qk_tile<F, R, J>(q, group, v_ahead, n_d, first, s + t * 16);
     }
 }
 
@@ -270,9 +274,15 @@ static void pv_group(const PvArgs& a, int row0, int rows, const RowRange* range,
 template <KvFormat F>
 static void qk_group(const AttnArgs& a, int row0, int rows, int first_tile, int last_tile, float* q, float* s) {
     const int hd = static_cast<int>(a.kv.head_dim), n_rep = static_cast<int>(a.n_rep);
-    const std::byte* tiles[kSpanTiles];
-    for (int t = first_tile; t < last_tile; ++t) {
-        const std::uint32_t pos = static_cast<std::uint32_t>(a.begin + t * 16), slot = pos % a.kv.page_tokens;
+    const std::byte* tiles[kSpanTiles + 16];  // beyond last_tile: to be fetched, as far as these rows will get
+    const int last_pos = a.pos0 + (row0 + rows - 1) / n_rep;
+    for (int t = first_tile; t < last_tile + 16; ++t) {
+        const int at = a.begin + t * 16;
+        if (t >= last_tile && at > last_pos) {
+            tiles[t] = tiles[last_tile - 1];
+            continue;
+        }
+        const std::uint32_t pos = static_cast<std::uint32_t>(at), slot = pos % a.kv.page_tokens;
         tiles[t] = a.kv.base + a.kv.pages[pos / a.kv.page_tokens] * a.kv.page_stride + a.kv.k_offset +
                    std::size_t{slot} * a.kv.head_dim * kv_bytes<F>();
     }
@@ -284,8 +294,9 @@ static void qk_group(const AttnArgs& a, int row0, int rows, int first_tile, int 
             for (int d = 0; d < n_d; d += 16)
                 f_store(q + r * kQPitch + d, f_load_n(from + d, n_d - d < 16 ? n_d - d : 16));
         }
-        qk_rows<F, kAttnRowsQK>(rows, q, tiles, first_tile, last_tile, n_d, d0 == 0, s);
-        for (int t = first_tile; t < last_tile; ++t) tiles[t] += std::size_t{kDimChunk} * 16 * kv_bytes<F>();
+        const auto v_ahead = static_cast<std::ptrdiff_t>(a.kv.v_offset) - static_cast<std::ptrdiff_t>(a.kv.k_offset);
+        qk_rows<F, kAttnRowsQK>(rows, q, tiles, v_ahead, first_tile, last_tile, n_d, d0 == 0, s);
+        for (int t = first_tile; t < last_tile + 16; ++t) tiles[t] += std::size_t{kDimChunk} * 16 * kv_bytes<F>();
     }
 }
 
