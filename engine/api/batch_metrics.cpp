@@ -19,6 +19,7 @@ std::string RequestMetrics::to_json() const {
                 {"total_seconds", total_seconds},
                 {"n_prompt", n_prompt},
                 {"n_generated", n_generated},
+                {"n_reused", n_reused},
                 {"n_preemptions", n_preemptions},
                 {"n_recomputed", n_recomputed}}
         .dump();
@@ -38,6 +39,8 @@ std::string BatchMetrics::to_json() const {
                 {"n_generated", n_generated},
                 {"n_preemptions", n_preemptions},
                 {"n_recomputed", n_recomputed},
+                {"n_reused", n_reused},
+                {"hit_rate", hit_rate},
                 {"busy_seconds", busy_seconds},
                 {"prompt_tokens_per_second", prompt_tokens_per_second},
                 {"tokens_per_second", tokens_per_second},

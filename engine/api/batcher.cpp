@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "engine/api/answer.h"
+#include "engine/api/ticket.h"
 #include "engine/core/clock.h"
 #include "engine/run/scheduler.h"
 #include "formats/text.h"
@@ -39,58 +40,6 @@ struct Series {
     }
     MeanMax get() const { return {n ? sum / static_cast<double>(n) : 0, max}; }
 };
-
-}  // namespace
-
-struct Ticket::State {
-    std::uint64_t id = 0;
-    std::atomic<bool> cancelled{false};
-    std::mutex mutex;
-    std::condition_variable changed;
-    // Under the mutex:
-    std::vector<Token> tokens;
-    RequestMetrics metrics;
-    std::optional<Result<GenerateResult>> outcome;  // final once it is there
-};
-
-std::uint64_t Ticket::id() const { return state_->id; }
-void Ticket::cancel() noexcept { state_->cancelled.store(true, std::memory_order_relaxed); }
-
-bool Ticket::done() const {
-    std::lock_guard lock(state_->mutex);
-    return state_->outcome.has_value();
-}
-
-void Ticket::wait() const {
-    std::unique_lock lock(state_->mutex);
-    state_->changed.wait(lock, [&] { return state_->outcome.has_value(); });
-}
-
-bool Ticket::wait_for(double seconds) const {
-    // Longer than a year is for ever; the clock would overflow.
-    const std::chrono::duration<double> time(std::clamp(seconds, 0.0, 3e7));
-    std::unique_lock lock(state_->mutex);
-    return state_->changed.wait_for(lock, time, [&] { return state_->outcome.has_value(); });
-}
-
-std::vector<Token> Ticket::next_tokens(std::size_t have) const {
-    std::unique_lock lock(state_->mutex);
-    state_->changed.wait(lock, [&] { return state_->outcome.has_value() || state_->tokens.size() > have; });
-    const std::vector<Token>& t = state_->tokens;
-    return {t.begin() + static_cast<std::ptrdiff_t>(std::min(have, t.size())), t.end()};
-}
-
-const Result<GenerateResult>& Ticket::result() const {
-    wait();
-    return *state_->outcome;
-}
-
-RequestMetrics Ticket::metrics() const {
-    std::lock_guard lock(state_->mutex);
-    return state_->metrics;
-}
-
-namespace {
 
 /// A request that is not over. Its entry is the scheduler's.
 struct Work : engine::SchedulerEntry {
@@ -127,7 +76,7 @@ struct Batcher::Impl {
           options(o),
           n_ctx(n_ctx),
           max_running(limits.max_running),
-          scheduler(limits) {
+          scheduler(limits, [this](engine::SchedulerEntry& e) { return reuse(work_of(e)); }) {
         const std::size_t n_vocab = executor.hparams().n_vocab;
         logits.resize(max_running * n_vocab);
         tokens.reserve(limits.n_batch);
@@ -144,7 +93,10 @@ struct Batcher::Impl {
     bool step();
     void take_inbox();
     void end_overdue(double now);
-    void start_sequence(Work& w, double now);
+    void start_sequence(Work& w);
+    std::uint32_t reuse(Work& w);
+    std::uint32_t n_free_rings() const;
+    Error no_room(const Work& w) const;
     void lose_pages(Work& w);
     void build_batch();
     Status run_batch();
@@ -260,17 +212,9 @@ bool Batcher::Impl::step() {
     end_overdue(begin);
     publish_queue();
     if (scheduler.idle()) return false;
-    const engine::Scheduler::Step& plan = scheduler.plan(executor.pages().n_free());
+    const engine::Scheduler::Step& plan = scheduler.plan(executor.pages().n_free(), n_free_rings());
     for (engine::SchedulerEntry* e : plan.preempted) lose_pages(work_of(*e));
-    for (engine::SchedulerEntry* e : plan.admitted) start_sequence(work_of(*e), begin);
-    if (plan.stuck) {
-        const std::size_t page = executor.pages().shape().page_tokens;
-        end(work_of(*plan.stuck), Error{Errc::context_full, cat("the KV cache has no room for ", plan.stuck->n_tokens,
-                                                                " tokens: ", executor.pages().n_free() * page, " of ",
-                                                                executor.pages().n_pages() * page,
-                                                                " are free, the rest is held by sessions outside the "
-                                                                "batcher; end some or load with a larger context")});
-    }
+    if (plan.stuck) end(work_of(*plan.stuck), no_room(work_of(*plan.stuck)));
     build_batch();
     publish_queue();
     const Status status = batch.empty() ? Status() : run_batch();
@@ -317,8 +261,42 @@ void Batcher::Impl::end_overdue(double now) {
     }
 }
 
-void Batcher::Impl::start_sequence(Work& w, double now) {
-    if (w.sequence) return;  // comes back from preemption
+/// Exact tiers that sequences can still have.
+std::uint32_t Batcher::Impl::n_free_rings() const {
+    const std::uint32_t each = executor.exact_pages_each();
+    return each ? executor.exact_pages()->n_free() / each : engine::Scheduler::kNoLimit;
+}
+
+Error Batcher::Impl::no_room(const Work& w) const {
+    if (n_free_rings() == 0)
+        return {Errc::context_full,
+                "the exact tier of the KV cache is held by sessions outside the batcher; end some or "
+                "load with a larger kv_sessions"};
+    const engine::PagePool& pool = executor.pages();
+    const std::size_t page = pool.shape().page_tokens;
+    return {Errc::context_full, cat("the KV cache has no room for ", w.n_tokens, " tokens: ", pool.n_free() * page,
+                                    " of ", pool.n_pages() * page,
+                                    " are free, the rest is held by sessions outside the batcher; "
+                                    "end some or load with a larger context")};
+}
+
+/// What the cache has of w's text; the pages are w's from now on.
+std::uint32_t Batcher::Impl::reuse(Work& w) {
+    if (!w.sequence) start_sequence(w);
+    const std::uint32_t before = w.sequence->n_run(), after = w.sequence->reuse();
+    if (after == before) return after;
+    // Below n_ran_once it had been run, and was counted as lost.
+    const std::uint32_t back = std::min(after, w.n_ran_once) - std::min(before, w.n_ran_once),
+                        found = after - before - back;
+    w.metrics.n_recomputed -= back;
+    w.metrics.n_reused = w.answer->result().n_reused += found;
+    std::lock_guard lock(mutex);
+    totals.n_recomputed -= back;
+    totals.n_reused += found;
+    return after;
+}
+
+void Batcher::Impl::start_sequence(Work& w) {
     const std::int64_t most = w.request.options.max_tokens;
     const auto n_prompt = static_cast<std::uint32_t>(w.prompt.size());
     const std::uint32_t n_answer =
@@ -328,8 +306,8 @@ void Batcher::Impl::start_sequence(Work& w, double now) {
     w.answer->read(w.prompt);
     w.answer->result().tokens.reserve(n_answer);
     w.answer->result().text.reserve(n_answer * kTextBytesPerToken);
-    w.started = now;
-    w.metrics.queue_seconds = now - w.submitted;
+    w.started = now();
+    w.metrics.queue_seconds = w.started - w.submitted;
     {
         std::lock_guard lock(w.state->mutex);
         w.state->tokens.reserve(n_answer);
@@ -358,7 +336,7 @@ void Batcher::Impl::build_batch() {
         const auto [entry, n] = plan.slices[i];
         Work& w = work_of(*entry);
         // The pages were free when the step was planned; a session on another thread may have been faster.
-        if (!w.sequence->take_pages(w.n_tokens)) {
+        if (!w.sequence->reserve_pages(w.n_tokens)) {
             lose_pages(w);
             scheduler.preempt(w);  // erases the slice
             continue;
@@ -493,9 +471,11 @@ BatchMetrics Batcher::metrics() const {
     std::lock_guard lock(i.mutex);
     BatchMetrics m = i.totals;
     m.n_waiting = static_cast<std::uint32_t>(i.n_queued + i.inbox.size());
+    if (m.n_prompt > 0) m.hit_rate = static_cast<double>(m.n_reused) / static_cast<double>(m.n_prompt);
     m.pages_total = i.executor.pages().n_pages();
     if (m.busy_seconds > 0) {
-        m.prompt_tokens_per_second = static_cast<double>(m.n_prompt) / m.busy_seconds;
+        m.prompt_tokens_per_second =
+            static_cast<double>(m.n_prompt - std::min(m.n_prompt, m.n_reused)) / m.busy_seconds;
         m.tokens_per_second = static_cast<double>(m.n_generated) / m.busy_seconds;
     }
     if (m.n_steps > 0) {
@@ -547,8 +527,6 @@ Batcher::~Batcher() = default;
 
 Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
     const engine::Executor& e = *Internals::of(model).executor;
-    if (e.tiers().on)
-        return Error{Errc::unsupported, "a batcher counts on one tier of pages; load with kv_type f16 or f32"};
     if (o.n_ctx > e.n_ctx())
         return Error{Errc::invalid_argument, cat("BatcherOptions::n_ctx is ", o.n_ctx, ", but the KV cache holds ",
                                                  e.n_ctx(), " tokens; load with a larger n_ctx")};
@@ -560,6 +538,7 @@ Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
     limits.max_running = std::min(o.max_running, limits.n_batch);
     limits.max_prefill = o.n_prefill ? o.n_prefill : std::max(1u, limits.n_batch / 4);
     limits.page_tokens = e.pages().shape().page_tokens;
+    limits.tiers = e.tiers();
     return Batcher(std::make_unique<Impl>(model, o, o.n_ctx ? o.n_ctx : e.n_ctx(), limits));
 }
 

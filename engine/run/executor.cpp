@@ -72,6 +72,7 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
         auto exact = PagePool::create(plan.exact, plan.n_exact_tokens);
         if (!exact) return std::move(exact).error();
         exact_pages_ = std::move(*exact);
+        exact_pages_each_ = exact_pages_->n_pages() / o.kv_sequences;
         o.numa.interleave(exact_pages_->memory());
         if (keep)   // the page of the first positions
             if (auto s = exact_pages_->keep_prefixes(); !s) return s;

@@ -45,6 +45,8 @@ public:
     const KvTiers& tiers() const { return tiers_; }
     PagePool* exact_pages() { return exact_pages_.get(); }
     const PagePool* exact_pages() const { return exact_pages_.get(); }
+    /// Exact pages that a long sequence takes; 0 where there is one tier.
+    std::uint32_t exact_pages_each() const { return exact_pages_each_; }
     std::uint32_t n_ctx() const { return n_ctx_; }
     const kernels::KernelTable& table() const { return *table_; }
     std::uint32_t threads() const { return backend_->threads(); }
@@ -73,6 +75,7 @@ private:
     const kernels::KernelTable* table_ = nullptr;
     std::unique_ptr<ThreadPool> pool_;
     std::unique_ptr<PagePool> pages_, exact_pages_;
+    std::uint32_t exact_pages_each_ = 0;
     KvTiers tiers_;
     std::unique_ptr<CpuBackend> backend_;
     std::vector<std::unique_ptr<Executable>> executables_;   // ascending buckets

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <tuple>
+#include <utility>
 
 namespace quern::engine {
 namespace {
@@ -21,7 +22,7 @@ bool admitted_before(const SchedulerEntry& a, const SchedulerEntry& b) {
 
 }  // namespace
 
-Scheduler::Scheduler(SchedulerLimits limits) : limits_(limits) {
+Scheduler::Scheduler(SchedulerLimits limits, Reuse reuse) : limits_(limits), reuse_(std::move(reuse)) {
     for (auto* list : {&running_, &step_.preempted, &step_.admitted}) list->reserve(limits_.max_running + 1);
     step_.slices.reserve(limits_.max_running + 1);
 }
@@ -58,13 +59,15 @@ void Scheduler::forget_clients() {
     std::erase_if(clients_, [&](const auto& c) { return c.second.n_requests == 0 && c.second.served <= least; });
 }
 
-const Scheduler::Step& Scheduler::plan(std::uint32_t n_free_pages) {
+const Scheduler::Step& Scheduler::plan(std::uint32_t n_free_pages, std::uint32_t n_free_rings) {
     step_.slices.clear();
     step_.preempted.clear();
     step_.admitted.clear();
     step_.stuck = nullptr;
     free_ = n_free_pages;
+    rings_ = n_free_rings;
     budget_ = limits_.n_batch;
+    n_staged_ = 0;
     preempt_for_priority();
     plan_decode();
     plan_prefill();
@@ -104,6 +107,7 @@ std::uint32_t Scheduler::pages_to_admit(const SchedulerEntry& e, std::size_t n_r
 void Scheduler::preempt_last() {
     SchedulerEntry& e = *running_.back();
     free_ += e.n_pages;
+    if (rings_ != kNoLimit) ++rings_;
     step_.preempted.push_back(&e);
     preempt(e);
 }
@@ -114,14 +118,25 @@ void Scheduler::preempt_for_priority() {
     if (!e) return;
     std::size_t n = running_.size();
     for (std::uint32_t pages = free_;; pages += running_[n]->n_pages) {
-        if (n < limits_.max_running && pages >= pages_to_admit(*e, n)) break;
+        if (n < limits_.max_running && pages >= pages_to_admit(*e, n) && (rings_ > 0 || n < running_.size())) break;
         if (n == 0 || running_[n - 1]->priority >= e->priority) return;
         --n;
     }
     while (running_.size() > n) preempt_last();
 }
 
+void Scheduler::find_reusable(SchedulerEntry& e) {
+    if (reuse_) e.n_run = reuse_(e);
+}
+
 void Scheduler::take_slice(SchedulerEntry& e, std::uint32_t n) {
+    const auto at = static_cast<std::int32_t>(e.n_run);
+    if (const KvTiers& tiers = limits_.tiers; tiers.on && !tiers.fits_ring(at, n)) {
+        if (n_staged_ == KvTiers::kStagedChunks)
+            n = tiers.ring_tokens - static_cast<std::uint32_t>(at - tiers.window(at));
+        else
+            ++n_staged_;
+    }
     step_.slices.push_back({&e, n});
     budget_ -= n;
     // Charged here rather than in ran(), so that who is admitted next in the same step sees it.
@@ -147,23 +162,26 @@ void Scheduler::plan_decode() {
 void Scheduler::plan_prefill() {
     if (!step_.slices.empty()) budget_ = std::min(budget_, limits_.max_prefill);
     for (SchedulerEntry* e : running_) {
-        const std::uint32_t left = e->n_tokens - e->n_run;
-        if (left > 1 && budget_ > 0) take_slice(*e, std::min(left, budget_));
+        if (e->n_tokens - e->n_run == 1 || budget_ == 0) continue;
+        find_reusable(*e);
+        take_slice(*e, std::min(e->n_tokens - e->n_run, budget_));
     }
 }
 
 void Scheduler::admit() {
     while (budget_ > 0 && running_.size() < limits_.max_running) {
         SchedulerEntry* e = best_waiting();
-        if (!e || pages_to_admit(*e, running_.size()) > free_) return;
+        if (!e || rings_ == 0 || pages_to_admit(*e, running_.size()) > free_) return;
         waiting_.erase(std::find(waiting_.begin(), waiting_.end(), e));
         running_.insert(
             std::upper_bound(running_.begin(), running_.end(), e, [](auto* a, auto* b) { return before(*a, *b); }), e);
         e->running = true;
         e->n_pages = pages_for(e->n_tokens);
         free_ -= e->n_pages;
+        if (rings_ != kNoLimit) --rings_;
         step_.admitted.push_back(e);
-        take_slice(*e, std::min(e->n_tokens, budget_));
+        find_reusable(*e);
+        take_slice(*e, std::min(e->n_tokens - e->n_run, budget_));
     }
 }
 

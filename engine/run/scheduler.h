@@ -3,11 +3,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "engine/kv/tiers.h"
 
 namespace quern::engine {
 
@@ -17,6 +21,7 @@ struct SchedulerLimits {
     std::uint32_t max_prefill =
         512;  ///< prompt tokens in a step that also decodes: bounds how long a decode step takes
     std::uint32_t page_tokens = 16;
+    KvTiers tiers = {};  ///< if on: positions take pages, and chunks are as long, as it says
 };
 
 /// Tokens run for one client. Kept while it has requests, and after that until all others have had as much.
@@ -52,20 +57,25 @@ public:
         SchedulerEntry* stuck = nullptr;
     };
 
-    explicit Scheduler(SchedulerLimits limits);
+    /// Asked for a request that is admitted, and again before each further part of its prompt: how many of its tokens,
+    /// and never all, the cache has. What it finds keeps; it is charged to nobody.
+    using Reuse = std::function<std::uint32_t(SchedulerEntry&)>;
+    static constexpr std::uint32_t kNoLimit = std::numeric_limits<std::uint32_t>::max();
+
+    explicit Scheduler(SchedulerLimits limits, Reuse reuse = {});
 
     /// Puts a request among those waiting.
     void add(SchedulerEntry& entry, std::string_view client);
     /// Takes it out, wherever it is.
     void remove(SchedulerEntry& entry);
 
-    /// The next step, given how many pages are free. First come the sequences that decode, one token each. Prompts fill
-    /// the rest, up to max_prefill beside decoding ones; then waiting requests are admitted: by priority; of equals
-    /// those that were preempted, then the client that was served least (virtual token counter, arXiv 2401.00588), then
-    /// in order of arrival. The first of them that does not fit lets no other pass. Where pages run out, the last
-    /// running one (lowest priority, youngest) is preempted. Valid until the next call. The owner gives back the pages
-    /// of `preempted`, then takes those that the slices need.
-    const Step& plan(std::uint32_t n_free_pages);
+    /// The next step, given how many pages are free, and for how many more sequences there is an exact tier. First come
+    /// the sequences that decode, one token each. Prompts fill the rest, up to max_prefill beside decoding ones; then
+    /// waiting requests are admitted: by priority; of equals those that were preempted, then the client that was served
+    /// least (virtual token counter, arXiv 2401.00588), then in order of arrival. The first of them that does not fit
+    /// lets no other pass. Where pages run out, the last running one (lowest priority, youngest) is preempted. Valid
+    /// until the next call. The owner gives back the pages of `preempted`, then takes those that the slices need.
+    const Step& plan(std::uint32_t n_free_pages, std::uint32_t n_free_rings = kNoLimit);
     const Step& planned() const { return step_; }
     /// The planned step has been run.
     void ran();
@@ -76,7 +86,8 @@ public:
     std::span<SchedulerEntry* const> waiting() const { return waiting_; }  // in no order
     bool idle() const { return running_.empty() && waiting_.empty(); }
     std::uint32_t pages_for(std::uint32_t n_tokens) const {
-        return (n_tokens + limits_.page_tokens - 1) / limits_.page_tokens;
+        const std::uint32_t n = limits_.tiers.on ? limits_.tiers.quantized(n_tokens) : n_tokens;
+        return (n + limits_.page_tokens - 1) / limits_.page_tokens;
     }
     std::size_t n_clients() const { return clients_.size(); }
 
@@ -90,14 +101,18 @@ private:
     void plan_decode();
     void plan_prefill();
     void admit();
+    /// Up to n of its next tokens.
     void take_slice(SchedulerEntry& e, std::uint32_t n);
+    void find_reusable(SchedulerEntry& e);
     void forget_clients();
 
     SchedulerLimits limits_;
+    Reuse reuse_;
     std::vector<SchedulerEntry*> running_, waiting_;
     std::map<std::string, ClientShare, std::less<>> clients_;
     Step step_;
-    std::uint32_t free_ = 0, budget_ = 0;  // while planning: pages, tokens
+    std::uint32_t free_ = 0, rings_ = 0, budget_ = 0;  // while planning: pages, exact tiers, tokens
+    std::uint32_t n_staged_ = 0;                       // chunks that no ring takes
 };
 
 }  // namespace quern::engine

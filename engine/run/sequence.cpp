@@ -105,7 +105,8 @@ bool Sequence::take_pages(std::size_t n_tokens) {
 }
 
 Status Sequence::reserve_pages(std::size_t n_tokens) {
-    if (!ring_.reserve(n_tokens)) return no_ring();
+    // A scheduler counts whole exact tiers.
+    if (!ring_.reserve(logits_.empty() ? n_ctx_ : n_tokens)) return no_ring();
     return take_pages(n_tokens) ? own_pages(n_tokens) : no_page(n_tokens);
 }
 
@@ -132,24 +133,25 @@ Error Sequence::no_page(std::size_t n_tokens) const {
     return Error{Errc::context_full, "the KV cache has no page left for " + std::to_string(n_tokens) + " tokens: " + std::to_string(pool.n_free() * page) + " of " + std::to_string(pool.n_pages() * page) + " tokens are free among all sessions; end a session or load with a larger context"};
 }
 
-Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::span<const std::uint32_t> outputs, float* logits) {
+Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits) {
     const auto n = static_cast<std::uint32_t>(tokens.size());
     if (auto s = reserve_pages(n_run_ + n); !s) return s;
-    const SeqChunk chunk = this->chunk(0, n);
+    const SeqChunk all = chunk(0, n);
     RunArgs args;
     args.tokens = tokens;
-    args.chunks = {&chunk, 1};
+    args.chunks = {&all, 1};
     args.outputs = outputs;
     args.logits = logits;
     args.logits_stride = logits_.size();
     if (auto s = executor_.run(args); !s) return s;
-    lose_exact(n);
+    ran(n - n_guesses, n_guesses);
     return {};
 }
 
 void Sequence::lose_exact(std::uint32_t n) {
     const KvTiers& tiers = executor_.tiers();
-    const bool staged = tiers.on && !tiers.fits_ring(static_cast<std::int32_t>(n_run_), n);   // comes back in whole pages
+    if (!tiers.on) return;
+    const bool staged = !tiers.fits_ring(static_cast<std::int32_t>(n_run_), n);   // comes back in whole pages
     const std::uint32_t end = n_run_ + n, lost = end - std::min(end, tiers.ring_tokens);
     ring_from_ = std::max(ring_from_, staged ? (lost + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes : lost);
 }
@@ -164,10 +166,8 @@ void Sequence::rewind(std::uint32_t n) {
 }
 
 Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
-    if (auto s = run_batch(std::span(tokens_).subspan(n_run_, n), outputs, logits); !s) return s;
-    n_run_ += n;
+    if (auto s = run_batch(std::span(tokens_).subspan(n_run_, n), 0, outputs, logits); !s) return s;
     now_ = logits_.data();
-    publish_pages();
     return {};
 }
 
@@ -194,14 +194,12 @@ Status Sequence::run_ahead(std::span<const std::int32_t> guesses) {
     }
     ahead_.assign(1, tokens_.back());
     ahead_.insert(ahead_.end(), guesses.begin(), guesses.end());
-    if (auto s = run_batch(ahead_, std::span(ahead_outputs_).first(ahead_.size()), ahead_logits_.data()); !s) {
+    if (auto s = run_batch(ahead_, static_cast<std::uint32_t>(guesses.size()), std::span(ahead_outputs_).first(ahead_.size()), ahead_logits_.data()); !s) {
         drop_guesses();
         return s;
     }
-    ++n_run_;
     now_ = ahead_logits_.data();
     has_logits_ = true;
-    publish_pages();
     return {};
 }
 
@@ -393,8 +391,19 @@ void Sequence::add(std::span<const std::int32_t> tokens) {
     has_logits_ = false;
 }
 
+std::uint32_t Sequence::reuse() {
+    reuse_pages();
+    return n_run_;
+}
+
 SeqChunk Sequence::chunk(std::uint32_t first, std::uint32_t n) const {
     return {pages_.data(), first, n, static_cast<std::int32_t>(n_run_), ring_.table()};
+}
+
+void Sequence::ran(std::uint32_t n, std::uint32_t guesses) {
+    lose_exact(n + guesses);
+    n_run_ += n;
+    publish_pages();
 }
 
 void Sequence::drop_cache() {

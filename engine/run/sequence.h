@@ -68,15 +68,16 @@ public:
     // For a scheduler that runs several sequences in one step:
     /// Appends tokens of the vocabulary, of which there are at most room(), without taking pages for them.
     void add(std::span<const std::int32_t> tokens);
-    /// Takes the pages that the first n tokens lack; false, with nothing taken, if too few are free.
-    bool take_pages(std::size_t n);
-    /// The next n tokens to run, as the part of a batch that begins at index `first`. Their pages are there.
+    /// Where the pool keeps prefixes, takes over the pages of the text that waits (never the last token's); gives how many
+    /// tokens the cache then holds. May be asked again later, when others have published more.
+    std::uint32_t reuse();
+    /// Makes room for the first n tokens. Where that fails, drop_cache() gives back what was taken.
+    Status reserve_pages(std::size_t n);
+    /// The next n tokens to run, as the part of a batch that begins at index `first`. Room for them has been made.
     SeqChunk chunk(std::uint32_t first, std::uint32_t n) const;
-    /// The next n tokens have been run.
-    void ran(std::uint32_t n) {
-        lose_exact(n);
-        n_run_ += n;
-    }
+    /// The next n tokens have been run, and behind them so many that are no part of the text yet. Other sequences can have
+    /// the full pages from now on.
+    void ran(std::uint32_t n, std::uint32_t guesses = 0);
     /// Gives all pages back and keeps the tokens.
     void drop_cache();
     std::uint32_t n_run() const { return n_run_; }
@@ -84,7 +85,8 @@ public:
 private:
     /// Pages of the block table for so many tokens.
     std::size_t pages_for(std::size_t n_tokens) const;
-    Status reserve_pages(std::size_t n_tokens);
+    /// Takes the pages that the first n tokens lack; false, with nothing taken, if too few are free.
+    bool take_pages(std::size_t n_tokens);
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
     Status own_pages(std::size_t n_tokens);
     /// Notes that n tokens from n_run_ on were run: what their exact forms replaced in the ring is lost.
@@ -102,7 +104,8 @@ private:
     /// Lets other sequences have the full pages.
     void publish_pages();
     Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
-    Status run_batch(std::span<const std::int32_t> tokens, std::span<const std::uint32_t> outputs, float* logits);
+    /// Runs tokens behind those that the cache holds, the last n_guesses of them being no part of the text.
+    Status run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits);
     bool take_guess(std::span<const std::int32_t> tokens);
     void drop_guesses();
 

@@ -130,6 +130,93 @@ TEST(Batcher, GivesWhatSingleSessionsGive) {
     }
 }
 
+// A beginning that others have read is not read again: while it is being read, afterwards, and after preemption.
+TEST(Batcher, RequestsShareABeginning) {
+    const Model m = load(1024, 32);
+    auto apart = Model::load((test::tiny_dir() / "llama-q4_0.gguf").string(), {.n_threads = 2, .prefix_cache = false});
+    ASSERT_TRUE(apart.ok());
+    std::vector<Request> requests;
+    std::vector<GenerateResult> want;
+    for (Token i = 0; i < 4; ++i) {
+        std::vector<Token> prompt = prompt_of(100);
+        prompt.insert(prompt.end(), static_cast<std::size_t>(5 + i), 7 + i);
+        requests.push_back(plain(std::move(prompt), 20));
+        want.push_back(alone(*apart, requests.back()));
+    }
+    Batcher b = make(m);
+    const auto run = [&](std::size_t n) {
+        std::vector<Ticket> tickets;
+        for (std::size_t i = 0; i < n; ++i) tickets.push_back(submit(b, requests[i]));
+        b.run_until_idle();
+        for (std::size_t i = 0; i < n; ++i) expect_same(tickets[i].result(), want[i], i);
+        return tickets;
+    };
+    // Steps of 32 tokens: the second begins when the first has read its prompt but for the last step's part.
+    auto tickets = run(2);
+    EXPECT_EQ(tickets[0].metrics().n_reused, 0u);
+    EXPECT_EQ(tickets[1].metrics().n_reused, 96u);
+    tickets = run(4);
+    for (std::size_t i = 0; i < 4; ++i) {
+        EXPECT_EQ(tickets[i].result()->n_reused, i < 2 ? 104u + i : 100u)
+            << i << ": all but the last token, or what is alike";
+        EXPECT_EQ(tickets[i].metrics().n_reused, tickets[i].result()->n_reused);
+    }
+    EXPECT_EQ(b.metrics().n_reused, 96u + 104 + 105 + 2 * 100);
+    EXPECT_EQ(b.metrics().hit_rate,
+              static_cast<double>(b.metrics().n_reused) / static_cast<double>(b.metrics().n_prompt));
+    EXPECT_EQ(m.memory_report().kv_used, 0u) << "a page leaked";
+    EXPECT_GT(m.memory_report().kv_kept, 0u);
+}
+
+TEST(Batcher, APreemptedRequestGetsBackWhatIsKept) {
+    const Model m = load(256, 64);
+    Batcher b = make(m, {.max_running = 4});
+    const Request low = plain(prompt_of(100), 60);
+    const GenerateResult want = alone(m, low);
+    const Ticket first = submit(b, low);
+    for (int i = 0; i < 10; ++i) b.step();
+    Request high = plain(prompt_of(130, 50), 4);
+    high.priority = 1;
+    const Ticket second = submit(b, high);
+    b.run_until_idle();
+    ASSERT_TRUE(second.result().ok());
+    expect_same(first.result(), want, 0);
+    EXPECT_EQ(first.metrics().n_preemptions, 1u);
+    EXPECT_LT(first.metrics().n_recomputed, 60u) << "of more than 100";
+    EXPECT_EQ(b.metrics().n_recomputed, first.metrics().n_recomputed);
+    EXPECT_EQ(m.memory_report().kv_used, 0u);
+}
+
+// Rings, long chunks of which a batch takes few, and too few exact tiers for all.
+TEST(Batcher, GivesTheSameWithTwoTiers) {
+    for (const KvType type : {KvType::two_tier, KvType::q8, KvType::q4})
+        for (const std::uint32_t n_sessions : {12u, 3u}) {
+            const ModelOptions options{.n_threads = 2,
+                                       .n_ctx = n_sessions > 3 ? 2048u : 320u,
+                                       .kv_type = type,
+                                       .kv_tail = type == KvType::two_tier ? 40 : 0,
+                                       .kv_sessions = n_sessions};
+            auto m = Model::load((test::tiny_dir() / "llama-q4_0.gguf").string(), options);
+            ASSERT_TRUE(m.ok()) << m.error().message;
+            std::mt19937 random(11);
+            std::vector<Request> requests;
+            std::vector<GenerateResult> want;
+            for (std::size_t i = 0; i < 12; ++i) {
+                requests.push_back(random_request(random, m->info().n_vocab));
+                if (i < 8) requests.back().prompt.resize(90 + i, static_cast<Token>(i));  // too long for a ring
+                want.push_back(alone(*m, requests.back()));
+            }
+            const std::uint64_t used = m->memory_report().kv_used;
+            Batcher b = make(*m);
+            std::vector<Ticket> tickets;
+            for (const Request& r : requests) tickets.push_back(submit(b, r));
+            b.run_until_idle();
+            for (std::size_t i = 0; i < requests.size(); ++i) expect_same(tickets[i].result(), want[i], i);
+            EXPECT_EQ(m->memory_report().kv_used, used);
+            EXPECT_LE(b.metrics().mean_sequences, n_sessions);
+        }
+}
+
 TEST(Batcher, GenerateBatchAnswersInOrder) {
     const Model m = load();
     std::vector<Request> requests{plain(prompt_of(5), 4), plain({}, 4), plain(prompt_of(9), 6)};
@@ -322,10 +409,6 @@ TEST(Batcher, RefusesWithNumbers) {
     b.run_until_idle();
     EXPECT_EQ(b.metrics().n_finished, 3u);
     EXPECT_EQ(b.metrics().n_refused, 2u);
-    auto tiers = Model::load((test::tiny_dir() / "llama-q4_0.gguf").string(),
-                             {.n_threads = 1, .n_ctx = 256, .kv_type = KvType::q4});
-    ASSERT_TRUE(tiers.ok());
-    EXPECT_EQ(Batcher::create(*tiers, {}).error().code, Errc::unsupported);
     EXPECT_EQ(Batcher::create(m, {.n_ctx = 257}).error().code, Errc::invalid_argument);
     EXPECT_EQ(Batcher::create(m, {.max_running = 0}).error().code, Errc::invalid_argument);
     EXPECT_EQ(Batcher::create(m, {.max_waiting = 0}).error().code, Errc::invalid_argument);
@@ -406,7 +489,7 @@ TEST(Batcher, Metrics) {
     const Model m = load(1024, 32);
     double time = 0;
     Batcher b = make(m, {.max_running = 4, .clock = [&] { return time += 1; }});
-    const Ticket a = submit(b, plain(prompt_of(40), 5)), c = submit(b, plain(prompt_of(8), 2));
+    const Ticket a = submit(b, plain(prompt_of(40), 5)), c = submit(b, plain(prompt_of(8, 60), 2));
     b.run_until_idle();
     const RequestMetrics r = a.metrics();
     EXPECT_EQ(r.n_prompt, 40u);

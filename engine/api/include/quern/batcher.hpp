@@ -40,6 +40,7 @@ struct RequestMetrics {
     double decode_seconds = 0;       ///< from its first token to the end
     double total_seconds = 0;        ///< from submit() to the end
     std::uint32_t n_prompt = 0, n_generated = 0;
+    std::uint32_t n_reused = 0;                         ///< of the prompt: tokens that the KV cache had
     std::uint32_t n_preemptions = 0, n_recomputed = 0;  ///< times it lost its pages; tokens run again for that
     std::string to_json() const;                        ///< an object with these names
 };
@@ -54,8 +55,10 @@ struct BatchMetrics {
     std::uint64_t n_finished = 0, n_cancelled = 0, n_expired = 0, n_failed = 0;
     std::uint32_t n_running = 0, n_waiting = 0;                                                     ///< now
     std::uint64_t n_steps = 0, n_prompt = 0, n_generated = 0, n_preemptions = 0, n_recomputed = 0;  ///< tokens; times
-    double busy_seconds = 0;                                                                        ///< in steps
-    double prompt_tokens_per_second = 0, tokens_per_second = 0;     ///< read, generated, over busy_seconds
+    std::uint64_t n_reused = 0;                                     ///< tokens of prompts that the KV cache had
+    double hit_rate = 0;                                            ///< n_reused over n_prompt
+    double busy_seconds = 0;                                        ///< in steps
+    double prompt_tokens_per_second = 0, tokens_per_second = 0;     ///< run, generated, over busy_seconds
     double mean_sequences = 0, mean_tokens = 0;                     ///< of a step
     double occupancy = 0;                                           ///< mean_sequences over max_running
     std::uint32_t pages_total = 0, pages_used = 0, pages_peak = 0;  ///< of the KV cache, those of other sessions aside
