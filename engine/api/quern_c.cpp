@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
-#include <new>
 #include <iterator>
 #include <span>
 #include <string>
@@ -15,14 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "formats/text.h"
-#include "quern/quern.h"
-#include "quern/quern.hpp"
+#include "engine/api/quern_c.h"
 
-struct quern_model {
-    quern::Model model;
-    std::vector<std::string> keys;
-};
 struct quern_session {
     quern::Session session;
 };
@@ -32,7 +24,7 @@ struct quern_sampler {
 
 namespace {
 
-using quern::cat;
+using namespace quern::c_api;
 using quern::Errc;
 using quern::Error;
 using quern::Status;
@@ -59,84 +51,6 @@ static_assert(QUERN_STOP_END_OF_GENERATION == int(quern::StopReason::end_of_gene
               QUERN_STOP_STRING == int(quern::StopReason::stop_string) &&
               QUERN_STOP_CONTEXT_FULL == int(quern::StopReason::context_full) &&
               QUERN_STOP_CANCELLED == int(quern::StopReason::cancelled));
-
-quern_status report(quern_error* error, Errc code, std::string_view message) noexcept {
-    const auto status = static_cast<quern_status>(code);
-    if (error == nullptr) return status;
-    error->status = status;
-    std::size_t n = std::min(message.size(), sizeof error->message - 1);
-    if (n < message.size()) {
-        while (n > 0 && (static_cast<unsigned char>(message[n]) & 0xc0) == 0x80) --n;  // no half of a character
-    }
-    std::memcpy(error->message, message.data(), n);
-    error->message[n] = '\0';
-    return status;
-}
-
-/// Runs f, which returns a Status, and turns failures and exceptions into a quern_status.
-template <class F>
-quern_status guarded(quern_error* error, F f) noexcept {
-    try {
-        const Status s = f();
-        return s ? QUERN_OK : report(error, s.error().code, s.error().message);
-    } catch (const std::bad_alloc&) {
-        return report(error, Errc::out_of_memory, "the system has no memory left for this call");
-    } catch (const std::exception& e) {
-        return report(error, Errc::internal, e.what());
-    } catch (...) {
-        return report(error, Errc::internal, "an exception of unknown type");
-    }
-}
-
-Error null_argument(std::string_view name) { return {Errc::invalid_argument, cat(name, " is NULL")}; }
-
-/// Copies what caller and library both know of a struct with a size in front; `out` has the defaults of the rest.
-template <class T>
-Status read_struct(const T* in, T& out, std::string_view name) {
-    if (in == nullptr) return {};
-    // No version had less than these; a struct that was never initialised is likely to show here.
-    if (in->size < sizeof in->size + sizeof(void*) || in->size > 65536) {
-        return Error{Errc::invalid_argument,
-                     cat(name, ".size is ", in->size, "; set the struct up with ", name, "_init, giving its sizeof")};
-    }
-    std::memcpy(static_cast<void*>(&out), in, std::min(in->size, sizeof out));
-    return {};
-}
-
-/// Fills a caller's output struct as far as the caller knows it.
-template <class T>
-Status write_struct(T* out, T value, std::string_view name) {
-    if (out == nullptr) return null_argument("out");
-    if (out->size < sizeof out->size + sizeof(void*) || out->size > 65536) {
-        return Error{Errc::invalid_argument,
-                     cat(name, ".size is ", out->size, "; set it to sizeof(", name, ") before the call")};
-    }
-    value.size = out->size;
-    std::memcpy(static_cast<void*>(out), &value, std::min(out->size, sizeof value));
-    return {};
-}
-
-/// `options` with everything past the size field set from `defaults`, as far as struct_size reaches.
-template <class T>
-void init_struct(T* options, std::size_t struct_size, T defaults) {
-    if (options == nullptr || struct_size < sizeof defaults.size) return;
-    std::memset(static_cast<void*>(options), 0, struct_size);
-    defaults.size = struct_size;
-    std::memcpy(static_cast<void*>(options), &defaults, std::min(struct_size, sizeof defaults));
-}
-
-/// A copy that the caller owns, one zero element longer. Throws bad_alloc.
-template <class T>
-T* copy_out(const T* data, std::size_t n) {
-    auto* p = static_cast<T*>(std::malloc((n + 1) * sizeof(T)));
-    if (p == nullptr) throw std::bad_alloc();
-    if (n != 0) std::memcpy(p, data, n * sizeof(T));
-    p[n] = T{};
-    return p;
-}
-char* copy_out(std::string_view s) { return copy_out(s.data(), s.size()); }
-
-const char* or_empty(const char* s) { return s != nullptr ? s : ""; }
 
 quern_model_options default_model_options() {
     const quern::ModelOptions d;
@@ -254,10 +168,12 @@ Status convert(const quern_sampler_options* in, quern::SamplerOptions& out) {
     return {};
 }
 
-Status convert(const quern_generate_options* in, quern::GenerateOptions& out) {
+}  // namespace
+
+Status quern::c_api::convert(const quern_generate_options* in, GenerateOptions& out) {
     quern_generate_options o = default_generate_options();
     if (Status s = read_struct(in, o, "quern_generate_options"); !s) return s;
-    if (Status s = convert(o.sampler, out.sampler); !s) return s;
+    if (Status s = ::convert(o.sampler, out.sampler); !s) return s;
     if (o.stop == nullptr && o.n_stop != 0) return null_argument("quern_generate_options.stop");
     out.max_tokens = o.max_tokens;
     for (std::size_t i = 0; i < o.n_stop; ++i) {
@@ -284,12 +200,6 @@ Status convert(const quern_generate_options* in, quern::GenerateOptions& out) {
     }
     return {};
 }
-
-}  // namespace
-
-// A pointer that must be there; for use in a function that returns Status.
-#define QUERN_NEED(pointer) \
-    if ((pointer) == nullptr) return null_argument(#pointer)
 
 const char* quern_version(void) { return quern::version(); }
 
@@ -645,17 +555,12 @@ quern_status quern_preset(int32_t preset, quern_preset_options* out, quern_error
     });
 }
 
-quern_status quern_session_generate(quern_session* session, const quern_token* prompt, size_t n_prompt,
-                                    const quern_generate_options* options, quern_generate_result* out,
-                                    quern_error* error) {
+quern_status quern::c_api::write_result(quern_generate_result* out, quern_error* error,
+                                        const std::function<Result<GenerateResult>()>& answer) noexcept {
     quern_generate_result c{};
     const quern_status status = guarded(error, [&]() -> Status {
         if (Status s = write_struct(out, c, "quern_generate_result"); !s) return s;
-        QUERN_NEED(session);
-        if (n_prompt != 0) QUERN_NEED(prompt);
-        quern::GenerateOptions o;
-        if (Status s = convert(options, o); !s) return s;
-        const auto result = session->session.generate({prompt, n_prompt}, o);
+        const Result<GenerateResult> result = answer();
         if (!result) return result.error();
         c.text = copy_out(result->text);
         c.n_text = result->text.size();
@@ -680,6 +585,18 @@ quern_status quern_session_generate(quern_session* session, const quern_token* p
         std::free(c.stop_string);
     }
     return status;
+}
+
+quern_status quern_session_generate(quern_session* session, const quern_token* prompt, size_t n_prompt,
+                                    const quern_generate_options* options, quern_generate_result* out,
+                                    quern_error* error) {
+    return write_result(out, error, [&]() -> quern::Result<quern::GenerateResult> {
+        QUERN_NEED(session);
+        if (n_prompt != 0) QUERN_NEED(prompt);
+        quern::GenerateOptions o;
+        if (Status s = convert(options, o); !s) return s.error();
+        return session->session.generate({prompt, n_prompt}, o);
+    });
 }
 
 void quern_generate_result_clear(quern_generate_result* result) {

@@ -9,8 +9,8 @@
  * not count it. Handles are freed by their own function, which accepts NULL.
  * Versions. Structs begin with their size, so that programs and libraries of different versions work together: set it
  * by quern_..._init (options) or to sizeof (outputs). A library ignores fields that came after its version.
- * Threads. A model may be used by several threads; a session or a sampler by one at a time (except for
- * quern_session_cancel).
+ * Threads. A model, a batcher and a ticket may be used by several threads; a session or a sampler by one at a time
+ * (except for quern_session_cancel).
  */
 #ifndef QUERN_QUERN_H
 #define QUERN_QUERN_H
@@ -324,4 +324,6 @@ QUERN_API void quern_generate_result_clear(quern_generate_result* result);
 #ifdef __cplusplus
 }
 #endif
+
+#include "quern/quern_batcher.h"
 #endif

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// The batcher's part of the C interface.
+#include "engine/api/quern_c.h"
+
+struct quern_batcher {
+    quern::Batcher batcher;
+};
+struct quern_ticket {
+    quern::Ticket ticket;
+};
+
+namespace {
+
+using namespace quern::c_api;
+using quern::Status;
+
+quern_batcher_options default_batcher_options() {
+    const quern::BatcherOptions d;
+    quern_batcher_options o{};
+    o.size = sizeof o;
+    o.n_ctx = d.n_ctx;
+    o.max_running = d.max_running;
+    o.max_waiting = d.max_waiting;
+    o.n_prefill = d.n_prefill;
+    return o;
+}
+
+quern_request default_request() {
+    quern_request r{};
+    r.size = sizeof r;
+    return r;
+}
+
+Status convert_request(const quern_request* in, quern::Request& out) {
+    quern_request r = default_request();
+    if (Status s = read_struct(in, r, "quern_request"); !s) return s;
+    if (r.prompt == nullptr && r.n_prompt != 0) return null_argument("quern_request.prompt");
+    if (Status s = convert(r.options, out.options); !s) return s;
+    out.prompt.assign(r.prompt, r.prompt + r.n_prompt);
+    out.text = or_empty(r.text);
+    if (r.on_token != nullptr)
+        out.on_token = [on_token = r.on_token, user = r.user](quern::Token t) { return on_token(t, user) != 0; };
+    out.priority = r.priority;
+    out.client = or_empty(r.client);
+    out.deadline_seconds = r.deadline_seconds;
+    return {};
+}
+
+}  // namespace
+
+void quern_batcher_options_init(quern_batcher_options* options, size_t struct_size) {
+    init_struct(options, struct_size, default_batcher_options());
+}
+
+void quern_request_init(quern_request* request, size_t struct_size) {
+    init_struct(request, struct_size, default_request());
+}
+
+quern_status quern_batcher_new(const quern_model* model, const quern_batcher_options* options, quern_batcher** out,
+                               quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(model);
+        quern_batcher_options o = default_batcher_options();
+        if (Status s = read_struct(options, o, "quern_batcher_options"); !s) return s;
+        quern::BatcherOptions to;
+        to.n_ctx = o.n_ctx;
+        to.max_running = o.max_running;
+        to.max_waiting = o.max_waiting;
+        to.n_prefill = o.n_prefill;
+        auto batcher = quern::Batcher::create(model->model, to);
+        if (!batcher) return std::move(batcher).error();
+        *out = new quern_batcher{*std::move(batcher)};
+        return {};
+    });
+}
+
+void quern_batcher_free(quern_batcher* batcher) { delete batcher; }
+
+quern_status quern_batcher_submit(quern_batcher* batcher, const quern_request* request, quern_ticket** out,
+                                  quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(batcher);
+        QUERN_NEED(request);
+        quern::Request r;
+        if (Status s = convert_request(request, r); !s) return s;
+        auto ticket = batcher->batcher.submit(std::move(r));
+        if (!ticket) return std::move(ticket).error();
+        *out = new quern_ticket{*std::move(ticket)};
+        return {};
+    });
+}
+
+quern_status quern_batcher_step(quern_batcher* batcher, int* more, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        if (more != nullptr) *more = 0;
+        QUERN_NEED(batcher);
+        const bool did = batcher->batcher.step();
+        if (more != nullptr) *more = did;
+        return {};
+    });
+}
+
+quern_status quern_batcher_run(quern_batcher* batcher, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(batcher);
+        batcher->batcher.run_until_idle();
+        return {};
+    });
+}
+
+quern_status quern_batcher_start(quern_batcher* batcher, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(batcher);
+        return batcher->batcher.start();
+    });
+}
+
+void quern_batcher_stop(quern_batcher* batcher) {
+    if (batcher != nullptr) batcher->batcher.stop();
+}
+
+quern_status quern_batcher_metrics(const quern_batcher* batcher, char** out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(batcher);
+        *out = copy_out(batcher->batcher.metrics().to_json());
+        return {};
+    });
+}
+
+void quern_ticket_free(quern_ticket* ticket) { delete ticket; }
+
+uint64_t quern_ticket_id(const quern_ticket* ticket) { return ticket != nullptr ? ticket->ticket.id() : 0; }
+
+void quern_ticket_cancel(quern_ticket* ticket) {
+    if (ticket != nullptr) ticket->ticket.cancel();
+}
+
+int quern_ticket_wait(const quern_ticket* ticket, double seconds) {
+    if (ticket == nullptr) return 0;
+    if (!(seconds < 0)) return ticket->ticket.wait_for(seconds);
+    ticket->ticket.wait();
+    return 1;
+}
+
+quern_status quern_ticket_next_tokens(const quern_ticket* ticket, size_t have, quern_token** out, size_t* n_out,
+                                      quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        QUERN_NEED(n_out);
+        *out = nullptr;
+        *n_out = 0;
+        QUERN_NEED(ticket);
+        const std::vector<quern::Token> tokens = ticket->ticket.next_tokens(have);
+        *out = copy_out(tokens.data(), tokens.size());
+        *n_out = tokens.size();
+        return {};
+    });
+}
+
+quern_status quern_ticket_result(const quern_ticket* ticket, quern_generate_result* out, quern_error* error) {
+    return write_result(out, error, [&]() -> quern::Result<quern::GenerateResult> {
+        QUERN_NEED(ticket);
+        return ticket->ticket.result();
+    });
+}
+
+quern_status quern_ticket_metrics(const quern_ticket* ticket, char** out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(ticket);
+        *out = copy_out(ticket->ticket.metrics().to_json());
+        return {};
+    });
+}
