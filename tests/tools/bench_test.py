@@ -208,6 +208,13 @@ class Presets(unittest.TestCase):
             self.assertGreater(r["resident_bytes"], r["kv_bytes"])
         self.assertEqual([r["n_ctx"] for r in self.preset("memory")], [512, 1024, 2048, 4096, 8192])
 
+    def test_prefix(self):
+        rows = run_json("bench", "-m", MODEL, "--preset", "prefix", "-r", "1", "-o", "json")
+        self.assertEqual([r["n_prompt"] for r in rows], [32, 64, 128])
+        for r in rows:
+            self.assertAlmostEqual(r["ratio"], r["known_ms"] / r["own_ms"])
+            self.assertGreaterEqual(r["n_reused"], 992)   # 62 pages of the 1,000 tokens, at least
+
     def test_server(self):
         row, = run_json("bench", "-m", MODEL, "--preset", "server", "--requests", "3", "-o", "json")
         self.assertEqual((row["preset"], row["n_requests"]), ("server", 3))
