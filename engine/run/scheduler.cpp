@@ -126,7 +126,9 @@ void Scheduler::preempt_for_priority() {
 }
 
 void Scheduler::find_reusable(SchedulerEntry& e) {
-    if (reuse_) e.n_run = reuse_(e);
+    if (!reuse_) return;
+    e.n_run = reuse_(e);
+    e.n_ran_once = std::max(e.n_ran_once, e.n_run);
 }
 
 void Scheduler::take_slice(SchedulerEntry& e, std::uint32_t n) {

@@ -258,5 +258,37 @@ TEST(Scheduler, RandomLoadsEndAndKeepTheRules) {
     }
 }
 
+TEST(Scheduler, WhatTheCacheHasIsNotRunAndChargedToNobody) {
+    std::uint32_t has = 40;
+    Scheduler scheduler({.n_batch = 16}, [&](SchedulerEntry& e) { return std::max(has, e.n_run); });
+    SchedulerEntry e;
+    e.n_tokens = 100;
+    scheduler.add(e, "a");
+    EXPECT_EQ(scheduler.plan(100).slices.at(0).n, 16u);
+    EXPECT_EQ(e.n_run, 40u);
+    scheduler.ran();
+    has = 96;  // somebody else read on
+    EXPECT_EQ(scheduler.plan(100).slices.at(0).n, 4u);
+    EXPECT_EQ(e.n_run, 96u);
+    EXPECT_EQ(e.client->second.served, 16u + 4);
+}
+
+TEST(Scheduler, TwoTiersBoundLongChunksAndSequences) {
+    const KvTiers tiers = KvTiers::make(32, 1024);
+    Scheduler scheduler({.n_batch = 4096, .page_tokens = KvTiers::kBatch, .tiers = tiers});
+    std::deque<SchedulerEntry> entries(7);
+    for (std::uint32_t i = 0; i < entries.size(); ++i) {
+        entries[i].order = i;
+        entries[i].n_tokens = 500;
+        scheduler.add(entries[i], "");
+    }
+    const auto& slices = scheduler.plan(1000, 6).slices;
+    ASSERT_EQ(slices.size(), 6u) << "exact tiers for six";
+    for (std::uint32_t i = 0; i < 6; ++i) {
+        EXPECT_EQ(slices[i].n, i < KvTiers::kStagedChunks ? 500 : tiers.ring_tokens) << i;
+        EXPECT_EQ(entries[i].n_pages, tiers.quantized(500) / KvTiers::kBatch);
+    }
+}
+
 }  // namespace
 }  // namespace quern::engine
