@@ -3,24 +3,30 @@
 
 namespace quern {
 
-Answer::Answer(const Model::Impl& model, const GenerateOptions& options, Sampler sampler, engine::StopMatcher stops)
+Answer::Answer(const Model::Impl& model, const GenerateOptions& options, engine::Chain chain, engine::StopMatcher stops)
     : options_(&options),
       tokenizer_(model.tokenizer),
-      sampler_(std::move(sampler)),
+      chain_(std::move(chain)),
       decoder_(model.tokenizer),
       stops_(std::move(stops)) {}
 
 Result<Answer> Answer::create(const Model::Impl& model, const GenerateOptions& options) {
     if (auto s = model.need_tokenizer(); !s) return std::move(s).error();
-    auto sampler = Sampler::create(options.sampler, model.info.n_vocab);
-    if (!sampler) return std::move(sampler).error();
+    auto chain = engine::Chain::create(options.sampler, model.info.n_vocab);
+    if (!chain) return std::move(chain).error();
     auto stops = engine::StopMatcher::create(options.stop);
     if (!stops) return std::move(stops).error();
-    return Answer(model, options, std::move(*sampler), std::move(*stops));
+    return Answer(model, options, std::move(*chain), std::move(*stops));
 }
 
 void Answer::read(std::span<const Token> tokens) {
-    for (const Token t : tokens) sampler_.accept(t);
+    for (const Token t : tokens) chain_.accept(t);
+}
+
+void Answer::reserve(std::uint32_t n_tokens) {
+    constexpr std::size_t kBytesPerToken = 8;   // of text; more makes it grow
+    result_.tokens.reserve(n_tokens);
+    result_.text.reserve(n_tokens * kBytesPerToken);
 }
 
 bool Answer::at_limit(std::uint32_t room) {
@@ -30,15 +36,20 @@ bool Answer::at_limit(std::uint32_t room) {
     return over_;
 }
 
-Result<Token> Answer::sample(std::span<const float> logits) {
-    auto token = sampler_.sample(logits);
+Result<Token> Answer::sample(std::span<const float> logits) { return check_end(chain_.sample(logits)); }
+
+Result<Token> Answer::verify(std::span<const float> logits, Token guess, std::span<const engine::Candidate> drawn_from) {
+    return check_end(chain_.verify(logits, guess, drawn_from));
+}
+
+Result<Token> Answer::check_end(Result<Token> token) {
     if (token && !options_->ignore_end_of_generation && tokenizer_->is_end_of_generation(*token))
         stop(StopReason::end_of_generation);
     return token;
 }
 
 void Answer::take(Token token) {
-    sampler_.accept(token);
+    chain_.accept(token);
     result_.tokens.push_back(token);
     emit(stops_.push(decoder_.push(token)));
     if (stops_.matched() < 0) return;

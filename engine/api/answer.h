@@ -4,6 +4,7 @@
 #pragma once
 
 #include "engine/api/model_impl.h"
+#include "engine/sample/chain.h"
 #include "engine/sample/stop_strings.h"
 
 namespace quern {
@@ -15,10 +16,15 @@ public:
 
     /// Tells the penalties what stands before the answer.
     void read(std::span<const Token> tokens);
+    /// Room for a result of so many tokens, so that none of them allocates.
+    void reserve(std::uint32_t n_tokens);
     /// Whether it is over before the next token: was stopped, is as long as it may be, or has no room for a token.
     bool at_limit(std::uint32_t room);
     /// The next token, for take(). It counts as nothing if over(): it ended the generation.
     Result<Token> sample(std::span<const float> logits);
+    /// The same, given a guess at it and what that was drawn from (Chain::verify), after reserve_verify().
+    Result<Token> verify(std::span<const float> logits, Token guess, std::span<const engine::Candidate> drawn_from);
+    void reserve_verify() { chain_.reserve_verify(); }
     void take(Token token);
     /// The first reason counts.
     void stop(StopReason reason);
@@ -28,12 +34,13 @@ public:
     GenerateResult finish();
 
 private:
-    Answer(const Model::Impl& model, const GenerateOptions& options, Sampler sampler, engine::StopMatcher stops);
+    Answer(const Model::Impl& model, const GenerateOptions& options, engine::Chain chain, engine::StopMatcher stops);
     void emit(std::string_view text);
+    Result<Token> check_end(Result<Token> token);
 
     const GenerateOptions* options_;
     std::shared_ptr<const text::Tokenizer> tokenizer_;
-    Sampler sampler_;
+    engine::Chain chain_;
     text::StreamDecoder decoder_;
     engine::StopMatcher stops_;
     GenerateResult result_;

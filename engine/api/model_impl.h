@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "engine/run/draft.h"
 #include "engine/run/executor.h"
 #include "engine/run/sequence.h"
 #include "engine/text/jinja_template.h"
@@ -39,12 +40,24 @@ struct Model::Impl {
 /// What stands behind a public handle, for benchmarks that need more than the public interface gives.
 struct Internals {
     static Model::Impl& of(const Model& model) { return *model.impl_; }
+    static const std::shared_ptr<Model::Impl>& shared(const Model& model) { return model.impl_; }
     static Session::Impl& of(const Session& session);
+};
+
+/// What Session::use_draft() gave.
+struct SessionDraft {
+    std::shared_ptr<Model::Impl> model;
+    DraftOptions options;
+    engine::Draft draft;
+
+    SessionDraft(std::shared_ptr<Model::Impl> m, const DraftOptions& o)
+        : model(std::move(m)), options(o), draft(*model->executor, o.n_ctx ? o.n_ctx : model->executor->n_ctx(), o.n_tokens) {}
 };
 
 struct Session::Impl {
     std::shared_ptr<Model::Impl> model;
     engine::Sequence sequence;
+    std::unique_ptr<SessionDraft> draft;                          // null: none
     std::atomic<bool> cancelled{false};
 
     Impl(std::shared_ptr<Model::Impl> m, std::uint32_t n_ctx) : model(std::move(m)), sequence(*model->executor, n_ctx) {}

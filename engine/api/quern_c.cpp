@@ -533,6 +533,15 @@ quern_status quern_session_restore(quern_session* session, const char* path, cha
     });
 }
 
+quern_status quern_session_use_draft(quern_session* session, const quern_model* draft, uint32_t n_tokens,
+                                     quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(session);
+        QUERN_NEED(draft);
+        return session->session.use_draft(draft->model, {.n_tokens = n_tokens});
+    });
+}
+
 void quern_session_cancel(quern_session* session) {
     if (session != nullptr) session->session.cancel();
 }

@@ -49,6 +49,7 @@ Status Session::truncate(std::uint32_t n) {
 Result<Session> Session::fork() const {
     auto copy = std::make_unique<Impl>(impl_->model, impl_->sequence.n_ctx());
     if (auto st = copy->sequence.fork(impl_->sequence); !st) return std::move(st).error();
+    if (const auto& d = impl_->draft) copy->draft = std::make_unique<SessionDraft>(d->model, d->options);
     return Session(std::move(copy));
 }
 
@@ -71,21 +72,26 @@ class Generation {
 public:
     Generation(Session::Impl& s, const GenerateOptions& o, Answer answer) : s_(s), o_(o), answer_(std::move(answer)) {
         if (o.lookup) lookup_.emplace(s.sequence.reserve_ahead(engine::Lookup::kMost));
+        if (s.draft) answer_.reserve_verify();
     }
 
     Result<GenerateResult> run(std::span<const Token> prompt) {
+        if (s_.draft)
+            if (auto st = s_.draft->draft.begin(o_.sampler, s_.sequence.reserve_ahead(engine::StepCosts::kMost)); !st) return std::move(st).error();
         if (auto st = prefill(prompt); !st) return std::move(st).error();
         if (!answer_.over()) {
             engine::Stopwatch clock;
             if (auto st = loop(); !st) return std::move(st).error();
             answer_.result().generate_seconds = clock.seconds();
         }
-        if (lookup_) {
-            GenerateResult& r = answer_.result();
-            lookup_->accepted(s_.sequence.n_taken());
-            r.n_guessed = static_cast<std::uint32_t>(lookup_->n_guessed());
-            r.n_accepted = static_cast<std::uint32_t>(lookup_->n_accepted());
-        }
+        count_guesses();
+        GenerateResult& r = answer_.result();
+        const auto add = [&r](const auto& guesser) {
+            r.n_guessed += static_cast<std::uint32_t>(guesser.n_guessed());
+            r.n_accepted += static_cast<std::uint32_t>(guesser.n_accepted());
+        };
+        if (lookup_) add(*lookup_);
+        if (s_.draft) add(s_.draft->draft);
         return answer_.finish();
     }
 
@@ -113,6 +119,8 @@ private:
         }
         if (!st) q.truncate(before);
         answer_.read(q.tokens());
+        const std::uint64_t most = o_.max_tokens < 0 || slides() ? q.n_ctx() : static_cast<std::uint64_t>(o_.max_tokens);
+        answer_.reserve(static_cast<std::uint32_t>(std::min<std::uint64_t>(most, q.n_ctx())));
         return st;
     }
 
@@ -126,7 +134,7 @@ private:
             // The token before this one is run only now, so that the last one costs no step.
             if (auto st = advance(); !st) return st;
             if (answer_.over()) break;
-            auto token = answer_.sample(q.logits());
+            auto token = next_token();
             if (!token) return std::move(token).error();
             if (answer_.result().tokens.empty()) answer_.result().first_token_seconds = clock_.seconds();
             if (answer_.over()) break;
@@ -140,10 +148,17 @@ private:
         return {};
     }
 
+    Result<Token> next_token() {
+        const engine::Sequence& q = s_.sequence;
+        if (!drafted_ || !q.has_guess()) return answer_.sample(q.logits());
+        const std::uint32_t i = q.n_taken();
+        return answer_.verify(q.logits(), guesses_[i], s_.draft->draft.drawn_from(i));
+    }
+
     /// Gets the logits after the last token.
     Status advance() {
         engine::Sequence& q = s_.sequence;
-        if (lookup_ && q.n_waiting() == 1) return advance_guessing();
+        if ((lookup_ || s_.draft) && q.n_waiting() == 1) return advance_guessing();
         auto st = q.run([this](std::uint32_t, std::uint32_t) { return !cancelled(); });
         if (st || st.error().code != Errc::cancelled) return st;
         answer_.stop(StopReason::cancelled);
@@ -152,15 +167,31 @@ private:
 
     Status advance_guessing() {
         engine::Sequence& q = s_.sequence;
-        lookup_->accepted(q.n_taken());
+        engine::Draft* const draft = s_.draft ? &s_.draft->draft : nullptr;
+        count_guesses();
         std::size_t room = q.room();
         if (o_.max_tokens >= 0) room = std::min(room, static_cast<std::size_t>(o_.max_tokens) - answer_.result().tokens.size() - 1);
-        const auto guesses = lookup_->guess(q.tokens(), static_cast<std::uint32_t>(room));
+        guesses_ = lookup_ ? lookup_->guess(q.tokens(), static_cast<std::uint32_t>(room)) : std::span<const Token>();
+        const bool looked_up = !guesses_.empty();
+        if (draft && !looked_up) guesses_ = draft->guess(q.tokens(), static_cast<std::uint32_t>(room));
+        drafted_ = !looked_up;
         engine::Stopwatch clock;
-        auto st = q.run_ahead(guesses);
-        if (!st && st.error().code == Errc::context_full) st = q.run_ahead(lookup_->guess(q.tokens(), 0));   // no page for guesses
-        if (st) lookup_->ran(clock.seconds());
+        auto st = q.run_ahead(guesses_);
+        if (!st && st.error().code == Errc::context_full) {   // no page for guesses
+            if (lookup_) lookup_->drop();
+            if (draft) draft->drop();
+            st = q.run_ahead({});
+        }
+        const double seconds = clock.seconds();
+        if (st && lookup_ && (looked_up || guesses_.empty())) lookup_->ran(seconds);
+        if (st && draft && !looked_up) draft->ran(seconds);
         return st;
+    }
+
+    /// Tells those who guessed how it went.
+    void count_guesses() {
+        if (lookup_) lookup_->accepted(s_.sequence.n_taken());
+        if (s_.draft) s_.draft->draft.accepted(s_.sequence.n_taken());
     }
 
     bool slides() const { return o_.context_policy == ContextPolicy::slide; }
@@ -187,6 +218,8 @@ private:
     const GenerateOptions& o_;
     Answer answer_;
     std::optional<engine::Lookup> lookup_;
+    std::span<const Token> guesses_;   // of the last step
+    bool drafted_ = false;             // they are the draft's
     engine::Stopwatch clock_;
 };
 

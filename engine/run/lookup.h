@@ -8,11 +8,13 @@
 #include <span>
 #include <vector>
 
+#include "engine/run/step_costs.h"
+
 namespace quern::engine {
 
 class Lookup {
 public:
-    static constexpr std::uint32_t kMost = 15;   // guesses a step: with the token before them one tile of 16 columns
+    static constexpr std::uint32_t kMost = StepCosts::kMost;
     /// most: guesses that a step has room for.
     explicit Lookup(std::uint32_t most);
 
@@ -23,25 +25,24 @@ public:
     void ran(double seconds);
     /// Of those guesses so many were what the model said.
     void accepted(std::uint32_t n);
+    /// The guesses of the last guess() were not run.
+    void drop() { guesses_.clear(); }
 
     std::uint64_t n_guessed() const { return n_guessed_; }
     std::uint64_t n_accepted() const { return n_accepted_; }
 
 private:
     std::uint32_t width(std::uint32_t match) const;
-    double cost(std::uint32_t n_guesses) const;
     double hit_rate(std::uint32_t match) const;
 
     static constexpr std::uint32_t kLongest = 16;   // of the tokens that are compared; more say no more
     /// By length of the match: how often a guess was right, older ones counting less.
     struct Rate { double hits = 0, tries = 0; };
     std::array<Rate, kLongest + 1> rates_;
-    std::array<double, kMost + 1> seconds_{};       // of a step with so many guesses; 0: not measured
+    StepCosts costs_;
     std::vector<std::int32_t> guesses_;
     std::uint32_t most_, match_ = 0;
     std::uint64_t n_guessed_ = 0, n_accepted_ = 0;
-    double total_ = 0, balance_ = 0;                // seconds: of all steps; won by guessing so far
-    double last_ = 0;
 };
 
 }  // namespace quern::engine

@@ -204,7 +204,7 @@ Status Sequence::run_ahead(std::span<const std::int32_t> guesses) {
 }
 
 bool Sequence::take_guess(std::span<const std::int32_t> tokens) {
-    if (tokens.size() != 1 || n_taken_ + 1 >= ahead_.size() || ahead_[n_taken_ + 1] != tokens[0]) return false;
+    if (tokens.size() != 1 || !has_guess() || ahead_[n_taken_ + 1] != tokens[0]) return false;
     tokens_.push_back(tokens[0]);
     ++n_taken_;
     ++n_run_;

@@ -24,6 +24,7 @@ public:
 
     std::span<const std::int32_t> tokens() const { return tokens_; }
     std::uint32_t n_ctx() const { return n_ctx_; }
+    std::uint32_t n_vocab() const { return executor_.hparams().n_vocab; }
     std::uint32_t room() const { return n_ctx_ - static_cast<std::uint32_t>(tokens_.size()); }
     /// After the last token; empty where that token has not been run.
     std::span<const float> logits() const;
@@ -45,6 +46,8 @@ public:
     std::uint32_t reserve_ahead(std::uint32_t n);
     /// Guesses of the last run_ahead() that were appended.
     std::uint32_t n_taken() const { return n_taken_; }
+    /// Whether a guess is left: the n_taken()th of them, counted from 0, is at what logits() look.
+    bool has_guess() const { return n_taken_ + 1 < ahead_.size(); }
     /// Tokens appended and not run.
     std::uint32_t n_waiting() const { return static_cast<std::uint32_t>(tokens_.size()) - n_run_; }
     /// Like run(), and gives the logits after each token: [number run][n_vocab].

@@ -142,7 +142,7 @@ Chain::Chain(const SamplerOptions& options, std::uint32_t n_vocab)
     if (options.top_p < 1 || options.typical_p < 1) boundary_.reserve(n_vocab);
     if (penalties_ || !options.logit_bias.empty()) adjusted_.resize(n_vocab);
     if (!penalties_) return;
-    if (options.penalty_last_n > 0) window_.resize(static_cast<std::size_t>(options.penalty_last_n));
+    if (options.penalty_last_n > 0) window_.resize(static_cast<std::size_t>(options.penalty_last_n) + kTakeBack);
     counts_.resize(n_vocab);
     listed_.resize(n_vocab);
     used_.reserve(n_vocab);
@@ -161,16 +161,31 @@ void Chain::reset() {
 void Chain::accept(Token token) {
     if (!penalties_ || token < 0 || static_cast<std::uint32_t>(token) >= n_vocab_) return;
     if (!window_.empty()) {
-        Token& slot = window_[n_seen_ % window_.size()];
-        if (n_seen_ >= window_.size()) --counts_[static_cast<std::size_t>(slot)];
-        slot = token;
+        const std::size_t n = window_.size() - kTakeBack;  // that count
+        if (n_seen_ >= n) --counts_[static_cast<std::size_t>(window_[(n_seen_ - n) % window_.size()])];
+        window_[n_seen_ % window_.size()] = token;
     }
     ++n_seen_;
+    count(token);
+}
+
+void Chain::count(Token token) {
     const auto i = static_cast<std::size_t>(token);
     ++counts_[i];
     if (listed_[i]) return;
     listed_[i] = true;
     used_.push_back(token);
+}
+
+void Chain::take_back(std::span<const Token> tokens) {
+    if (!penalties_) return;
+    for (std::size_t k = tokens.size(); k-- > 0;) {
+        if (tokens[k] < 0 || static_cast<std::uint32_t>(tokens[k]) >= n_vocab_) continue;
+        --n_seen_;
+        --counts_[static_cast<std::size_t>(tokens[k])];
+        const std::size_t n = window_.size() - kTakeBack;
+        if (!window_.empty() && n_seen_ >= n) count(window_[(n_seen_ - n) % window_.size()]);
+    }
 }
 
 void Chain::penalize() {
@@ -333,18 +348,39 @@ Result<std::span<const Candidate>> Chain::distribution(std::span<const float> lo
     return std::span<const Candidate>(candidates_);
 }
 
-Result<Token> Chain::sample(std::span<const float> logits) {
-    const auto d = distribution(logits);
-    if (!d) return d.error();
-    if (d->size() == 1) return d->front().id;
-    const double u = random_.uniform();
+/// One of the candidates, whose p sum to `total`.
+Token Chain::draw(double total) {
+    const double u = random_.uniform() * total;
     double below = 0;
-    for (const Candidate& c : *d) {
+    for (const Candidate& c : candidates_) {
         below += c.p;
         if (u < below) return c.id;
     }
     // Rounding left the sum below u: the likeliest token, rather than whichever came last.
-    return std::min_element(d->begin(), d->end(), [](const auto& a, const auto& b) { return a.p > b.p; })->id;
+    return std::min_element(candidates_.begin(), candidates_.end(), [](const auto& a, const auto& b) { return a.p > b.p; })->id;
+}
+
+Result<Token> Chain::sample(std::span<const float> logits) {
+    const auto d = distribution(logits);
+    if (!d) return d.error();
+    return d->size() == 1 ? d->front().id : draw(1);
+}
+
+Result<Token> Chain::verify(std::span<const float> logits, Token guess, std::span<const Candidate> drawn_from) {
+    const auto d = distribution(logits);
+    if (!d) return d.error();
+    const auto p_of = [guess](std::span<const Candidate> from) {
+        const auto at = std::find_if(from.begin(), from.end(), [&](const Candidate& c) { return c.id == guess; });
+        return at == from.end() ? 0 : at->p;
+    };
+    const double p = p_of(*d), q = p_of(drawn_from);
+    if (p >= q || random_.uniform() * q < p) return guess;
+    // What the guess's distribution has too little of.
+    for (const Candidate& c : drawn_from) drawn_from_[static_cast<std::size_t>(c.id)] = c.p;
+    double rest = 0;
+    for (Candidate& c : candidates_) rest += c.p = std::max(0.0, c.p - drawn_from_[static_cast<std::size_t>(c.id)]);
+    for (const Candidate& c : drawn_from) drawn_from_[static_cast<std::size_t>(c.id)] = 0;
+    return draw(rest);
 }
 
 }  // namespace quern::engine

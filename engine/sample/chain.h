@@ -40,10 +40,20 @@ public:
     /// The tokens that can come next; p sums to 1. One token, with p = 1, if greedy. Valid until the next call.
     /// logits: [n_vocab]; NaN counts as -infinity. Fails if nothing is left, or on a wrong size. Allocates nothing.
     Result<std::span<const Candidate>> distribution(std::span<const float> logits);
+    /// One draw of the last distribution(), or of weights that sum to `total`.
+    Token draw(double total = 1);
     /// distribution() and one draw.
     Result<Token> sample(std::span<const float> logits);
+    /// A token that has distribution()'s, given `guess`, a draw of `drawn_from`: tokens with p that sums to 1, made without a
+    /// look at these logits. The guess itself as often as can be (speculative sampling: arXiv 2211.17192, 2302.01318), always
+    /// where both are one same token. Allocates nothing after reserve_verify().
+    Result<Token> verify(std::span<const float> logits, Token guess, std::span<const Candidate> drawn_from);
+    void reserve_verify() { drawn_from_.resize(n_vocab_); }
     /// Tokens outside the vocabulary are ignored.
     void accept(Token token);
+    /// Undoes the newest accept() calls, of up to kTakeBack tokens; `tokens` are those, oldest first.
+    void take_back(std::span<const Token> tokens);
+    static constexpr std::size_t kTakeBack = 16;
     /// As after create().
     void reset();
     Random& random() { return random_; }
@@ -57,6 +67,7 @@ private:
     void weigh(double scale);
     double greatest_logit() const;
     double total_weight() const;
+    void count(Token token);
     template <class Key, class Enough>
     void keep_least(Key key, Enough enough);
     void cut_typical();
@@ -70,9 +81,10 @@ private:
     std::vector<Candidate> candidates_;    // capacity n_vocab
     std::vector<std::uint32_t> boundary_;  // scratch of keep_least; capacity n_vocab if it is used
     std::vector<float> adjusted_;          // [n_vocab] logits with bias and penalties; empty if neither is on
+    std::vector<double> drawn_from_;       // [n_vocab] all 0 outside verify(); empty until reserve_verify()
 
     // The last penalty_last_n tokens; all empty unless penalties_.
-    std::vector<Token> window_;  // ring; empty if it holds all tokens
+    std::vector<Token> window_;  // ring of penalty_last_n and kTakeBack older ones; empty if all tokens count
     std::size_t n_seen_ = 0;
     std::vector<std::uint32_t> counts_;  // [n_vocab] occurrences in the window
     std::vector<bool> listed_;           // [n_vocab] is in used_

@@ -306,6 +306,9 @@ static void test_session(const quern_model* model, uint32_t n_vocab) {
     CHECK(quern_session_tokens(fork, &n) != NULL && n == 16);
     remove("c_api_test.session");
     FAILS(quern_session_restore(fork, "c_api_test.session", NULL, NULL, &error), QUERN_IO, "c_api_test.session");
+    FAILS(quern_session_use_draft(fork, model, 16, &error), QUERN_INVALID_ARGUMENT, "n_tokens is 16");
+    FAILS(quern_session_use_draft(NULL, model, 0, &error), QUERN_INVALID_ARGUMENT, "session is NULL");
+    FAILS(quern_session_use_draft(fork, NULL, 0, &error), QUERN_INVALID_ARGUMENT, "draft is NULL");
     quern_session_free(fork);
     FAILS(quern_session_fork(NULL, &fork, &error), QUERN_INVALID_ARGUMENT, "session is NULL");
     CHECK(fork == NULL);

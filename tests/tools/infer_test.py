@@ -108,6 +108,19 @@ class Text(unittest.TestCase):
             self.assertEqual(plain["n_guessed"], 0)
             self.assertLessEqual(lookup["n_accepted"], lookup["n_guessed"])
 
+    def test_a_draft_changes_no_token_of_greedy_text(self):
+        plain = run_json("infer", *GREEDY, "--json")
+        for more in ((), ("--draft-tokens", "3"), ("--lookup",)):
+            drafted = run_json("infer", *GREEDY, "--json", "--draft", MODEL, *more)
+            self.assertEqual(drafted["tokens"], plain["tokens"])
+        self.assertGreater(run_json("infer", *GREEDY, "--json", "--draft", MODEL, "--draft-tokens", "3")["n_accepted"], 0)
+        self.assertEqual(run("infer", *GREEDY, "--draft", "no-such.gguf").returncode, 3)
+        self.assertEqual(run("infer", *GREEDY, "--draft-tokens", "3").returncode, 2)
+        report = run("infer", *GREEDY, "-v").stderr
+        total = float(re.search(r"^total +([\d.]+) MiB", report, re.M)[1])
+        p = run("infer", *GREEDY, "--draft", MODEL, "--memory-limit", f"{int((total + 0.1) * 1024)}K")
+        self.assertEqual(p.returncode, 4, report + p.stderr)
+
     def test_last_line(self):
         lines = run("infer", *GREEDY).stderr.splitlines()
         self.assertEqual(len(lines), 1, lines)

@@ -31,7 +31,8 @@ constexpr std::uint32_t kDefaultContext = 4096;
 
 struct Flags {
     ModelFlags model;
-    std::string prompt, prompt_file, system, chat_template_file, session_file;
+    std::string prompt, prompt_file, system, chat_template_file, session_file, draft;
+    DraftOptions draft_options;
     std::uint32_t n_ctx = 0;
     std::int64_t seed = -1, keep = -1;
     GenerateOptions generate;
@@ -86,6 +87,11 @@ void add_flags(CLI::App& app, Flags& f) {
         ->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     app.add_flag("--lookup", f.generate.lookup,
                  "Try what followed the same words earlier, several tokens a step: the same text, faster where it repeats");
+    auto* draft = app.add_option("--draft", f.draft,
+                   "A smaller model of the same vocabulary: what it says comes next is tried, several tokens a step;\n"
+                   "the same text with --temp 0, text of the same distribution without")->type_name("FILE");
+    app.add_option("--draft-tokens", f.draft_options.n_tokens, "Tokens of the draft to try at a time; 0: as many as pay, by measurement")
+        ->check(CLI::Range(0, 15))->needs(draft)->type_name("INT")->capture_default_str();
     app.add_flag("--ignore-eos", f.generate.ignore_end_of_generation, "Go on past the token that ends an answer");
     app.add_flag("--parse-special", f.parse_special, "Special tokens written in the prompt are special");
     app.add_flag("--echo", f.echo, "Print the prompt before the answer");
@@ -125,6 +131,20 @@ Result<Model> load(const Flags& f) {
     options.n_ctx = f.n_ctx ? f.n_ctx : kDefaultContext;
     options.allow_smaller_context = f.shrink;
     return load_with_progress(f.model.path, std::move(options));
+}
+
+/// The model of --draft, within what --memory-limit leaves.
+Status use_draft(const Model& model, Session& session, const Flags& f) {
+    ModelOptions options = f.model.options(kProgram);
+    options.n_ctx = session.n_ctx();
+    if (const std::uint64_t limit = options.memory_limit) {
+        const std::uint64_t taken = model.memory_report().total;
+        options.memory_limit = limit > taken ? limit - taken : 1;
+    }
+    auto draft = load_with_progress(f.draft, std::move(options));
+    if (!draft) return std::move(draft).error();
+    if (f.model.verbose) std::fprintf(stderr, "%s: draft %s, %s\n%s\n", kProgram, draft->info().name.c_str(), draft->info().weight_type.c_str(), draft->memory_report().to_string().c_str());
+    return session.use_draft(*draft, f.draft_options);
 }
 
 void print_model(const Model& model, const Flags& f) {
@@ -222,6 +242,8 @@ int run(Flags& f, Interrupts& interrupts, Clock::time_point start) {
     const std::uint32_t trained = model->info().n_ctx_train;
     Result<Session> session = model->new_session(f.n_ctx || !trained ? 0 : std::min(trained, model->info().n_ctx));
     if (!session) return report(kProgram, session.error());
+    if (!f.draft.empty())
+        if (Status s = use_draft(*model, *session, f); !s) return report(kProgram, s.error());
     const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
     if (f.model.verbose) print_model(*model, f);
 

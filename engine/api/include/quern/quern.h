@@ -248,6 +248,12 @@ QUERN_API quern_status quern_session_save(const quern_session* session, const ch
  * caller. */
 QUERN_API quern_status quern_session_restore(quern_session* session, const char* path, char** note, size_t* n_note,
                                              quern_error* error);
+/* From now on quern_session_generate tries the tokens that a smaller model of the same vocabulary says come next, n_tokens
+ * (up to 15) a step; 0: as many as pay by what was measured. Greedy text stays the same, sampled text keeps its
+ * distribution; only with n_tokens given is it the same for the same seed. QUERN_INVALID_ARGUMENT if the vocabularies
+ * differ; the message says where. `draft` may be freed. */
+QUERN_API quern_status quern_session_use_draft(quern_session* session, const quern_model* draft, uint32_t n_tokens,
+                                               quern_error* error);
 /* From any thread: lets quern_session_generate return soon, with QUERN_STOP_CANCELLED. */
 QUERN_API void quern_session_cancel(quern_session* session);
 
@@ -295,7 +301,7 @@ typedef struct quern_generate_result {
     uint32_t n_prompt, n_generated;
     double prompt_seconds, generate_seconds, first_token_seconds;
     uint32_t n_reused; /* of the prompt: tokens that the KV cache had (prefix_cache) */
-    uint32_t n_guessed, n_accepted; /* lookup: tokens tried, and those that were right */
+    uint32_t n_guessed, n_accepted; /* by lookup and draft: tokens tried, and those that were kept */
     uint32_t n_dropped; /* tokens that QUERN_CONTEXT_SLIDE dropped from the session */
 } quern_generate_result;
 

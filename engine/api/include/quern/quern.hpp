@@ -189,7 +189,7 @@ struct GenerateResult {
     StopReason stop_reason = StopReason::max_tokens;
     std::string stop_string;              ///< the one found, if any
     std::uint32_t n_prompt = 0, n_generated = 0;
-    std::uint32_t n_guessed = 0, n_accepted = 0;   ///< GenerateOptions::lookup: tokens tried, and those that were right
+    std::uint32_t n_guessed = 0, n_accepted = 0;   ///< by lookup and draft: tokens tried, and those that were kept
     std::uint32_t n_dropped = 0;          ///< tokens that ContextPolicy::slide dropped from the session
     std::uint32_t n_reused = 0;           ///< of the prompt: tokens that the KV cache had (ModelOptions::prefix_cache)
     double prompt_seconds = 0, generate_seconds = 0, first_token_seconds = 0;
@@ -247,6 +247,13 @@ private:
     friend struct Internals;   // for the project's own benchmarks; not for embedders
 };
 
+struct DraftOptions {
+    /// Guesses a step, up to 15. 0: as many as pay by what was measured, none where that loses. As the clock then decides
+    /// which tokens are guessed, sampled text is no longer the same for the same seed; with a number given it is.
+    std::uint32_t n_tokens = 0;
+    std::uint32_t n_ctx = 0;   ///< tokens that the draft reads at most, beyond which it does not guess; 0: all it has room for
+};
+
 /// The state of one conversation: its tokens and their KV cache.
 class Session {
 public:
@@ -277,6 +284,12 @@ public:
     /// Appends `prompt`, then samples and appends tokens until something stops it. Everything kept, the token that
     /// ended generation aside, stays in the session, so a conversation goes on with the next call.
     Result<GenerateResult> generate(std::span<const Token> prompt, const GenerateOptions& options = {});
+    /// From now on generate() tries the tokens that a smaller model of the same vocabulary says come next, several a step.
+    /// Lossless (arXiv 2211.17192): greedy text is the same, token for token; sampled text has the same distribution. Fails,
+    /// saying what differs, unless vocabulary size, token texts and special ids are equal. The session keeps `draft` alive;
+    /// its weights and KV cache are in its own memory_report(). A fork has the draft too. Takes 16 x n_vocab floats and 8
+    /// bytes for each token of the vocabulary.
+    Status use_draft(const Model& draft, const DraftOptions& options = {});
     /// Lets generate() on another thread return soon, with StopReason::cancelled.
     void cancel() noexcept;
 
