@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "engine/api/model_impl.h"
-#include "engine/plan/plan.h"
 
 namespace quern::bench {
 
@@ -30,21 +29,9 @@ Result<ModelCost> ModelCost::of(const Model& model) {
     const engine::Hparams& h = impl.executor->hparams();
     const auto weights = engine::check_weights(*impl.file, h);
     if (!weights) return weights.error();
-    const engine::Plan plan = engine::build_plan(h, *weights);
     ModelCost out;
-    for (const engine::Op& op : plan.ops) {
-        for (std::uint32_t i = 0; i < op.n_parts; ++i) {  // only multiplications have parts
-            const engine::MatmulPart& part = op.parts[i];
-            const gguf::Tensor* t =
-                part.weight == engine::Slot::output ? weights->output_matrix() : weights->get(part.weight, op.layer);
-            Matrices& m = plan.values[op.in].rows == engine::Rows::outputs ? out.per_output_ : out.per_token_;
-            const bool is_float = t->type == DType::F32 || t->type == DType::F16 || t->type == DType::BF16;
-            m.bytes += double(t->data.size());
-            (is_float ? m.f32_elements : m.int8_elements) += double(t->n_elements());
-        }
-    }
+    out.plan_ = engine::PlanCost(engine::build_plan(h, *weights), *weights, double(model.memory_report().kv_bytes_per_token));
     for (const gguf::Tensor& t : impl.file->tensors()) out.tensor_bytes_ += t.data.size();
-    out.kv_bytes_per_token_ = double(model.memory_report().kv_bytes_per_token);
     out.window_ = h.window;
     return out;
 }
@@ -52,9 +39,8 @@ Result<ModelCost> ModelCost::of(const Model& model) {
 double ModelCost::seen(std::uint32_t n_tokens) const { return window_ ? std::min(n_tokens, window_) : n_tokens; }
 
 void ModelCost::add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double cached) const {
-    const double bytes = per_token_.bytes + (outputs > 0 ? per_output_.bytes : 0) + cached * kv_bytes_per_token_;
-    const double int8 = 2 * (tokens * per_token_.int8_elements + outputs * per_output_.int8_elements);
-    const double f32 = 2 * (tokens * per_token_.f32_elements + outputs * per_output_.f32_elements);
+    const engine::StepWork work = plan_.of(tokens, outputs, cached);
+    const double bytes = work.bytes, int8 = work.int8_ops, f32 = work.f32_ops;
     to.bytes += bytes;
     to.int8_ops += int8;
     to.f32_ops += f32;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bench/roofline/roofline.h"
+#include "engine/plan/cost.h"
 #include "quern/quern.hpp"
 
 namespace quern::bench {
@@ -27,15 +28,12 @@ struct Test {
     std::string name() const;  ///< "pp512", "tg128 @ d4096", "pp512+tg128", "8 x tg64 @ d128"
 };
 
-/// Bytes read and operations done, by arithmetic (a multiply-add is two), and the least time that the roofline allows.
-struct Cost {
-    double bytes = 0, int8_ops = 0, f32_ops = 0;
+/// Bytes, operations, and the least time that the roofline allows.
+struct Cost : engine::StepWork {
     double least_seconds = 0;  ///< 0 without a roofline
-
-    double ops() const { return int8_ops + f32_ops; }
 };
 
-/// A model's matrices, split by what needs them: every token, or only a token whose logits are wanted.
+/// What tests of a model ask of the machine.
 class ModelCost {
 public:
     static Result<ModelCost> of(const Model& model);
@@ -44,14 +42,10 @@ public:
     std::uint64_t tensor_bytes() const { return tensor_bytes_; }  ///< all tensors of the file
 
 private:
-    struct Matrices {
-        double bytes = 0, int8_elements = 0, f32_elements = 0;
-    };
     void add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double cached) const;
     double seen(std::uint32_t n_tokens) const;  // positions that attention reads, of so many
 
-    Matrices per_token_, per_output_;
-    double kv_bytes_per_token_ = 0;
+    engine::PlanCost plan_;
     std::uint32_t window_ = 0;
     std::uint64_t tensor_bytes_ = 0;
 };

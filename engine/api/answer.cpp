@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/api/answer.h"
 
+#include "engine/core/clock.h"
+
 namespace quern {
 
 Answer::Answer(const Model::Impl& model, const GenerateOptions& options, engine::Chain chain, engine::StopMatcher stops)
@@ -36,22 +38,34 @@ bool Answer::at_limit(std::uint32_t room) {
     return over_;
 }
 
-Result<Token> Answer::sample(std::span<const float> logits) { return check_end(chain_.sample(logits)); }
-
-Result<Token> Answer::verify(std::span<const float> logits, Token guess, std::span<const engine::Candidate> drawn_from) {
-    return check_end(chain_.verify(logits, guess, drawn_from));
-}
-
-Result<Token> Answer::check_end(Result<Token> token) {
+template <class Choose>
+Result<Token> Answer::choose(Choose choose) {
+    engine::Stopwatch clock;
+    Result<Token> token = choose();
+    if (recorder_) recorder_->add(engine::Stage::sampling, clock.seconds());
     if (token && !options_->ignore_end_of_generation && tokenizer_->is_end_of_generation(*token))
         stop(StopReason::end_of_generation);
     return token;
 }
 
+Result<Token> Answer::sample(std::span<const float> logits) {
+    return choose([&] { return chain_.sample(logits); });
+}
+
+Result<Token> Answer::verify(std::span<const float> logits, Token guess, std::span<const engine::Candidate> drawn_from) {
+    return choose([&] { return chain_.verify(logits, guess, drawn_from); });
+}
+
 void Answer::take(Token token) {
+    engine::Stopwatch clock;
+    const double before = callback_seconds_;
     chain_.accept(token);
     result_.tokens.push_back(token);
     emit(stops_.push(decoder_.push(token)));
+    if (recorder_) {
+        recorder_->add(engine::Stage::detokenize, clock.seconds() - (callback_seconds_ - before));
+        recorder_->count({.n_generated = 1});
+    }
     if (stops_.matched() < 0) return;
     result_.stop_string = stops_.stop(stops_.matched());
     stop(StopReason::stop_string);
@@ -60,7 +74,11 @@ void Answer::take(Token token) {
 void Answer::emit(std::string_view text) {
     if (text.empty()) return;
     result_.text += text;
-    if (options_->on_text && !options_->on_text(text)) stop(StopReason::cancelled);
+    if (!options_->on_text) return;
+    engine::Stopwatch clock;
+    const bool go_on = options_->on_text(text);
+    callback_seconds_ += clock.seconds();
+    if (!go_on) stop(StopReason::cancelled);
 }
 
 void Answer::stop(StopReason reason) {

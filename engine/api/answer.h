@@ -4,6 +4,7 @@
 #pragma once
 
 #include "engine/api/model_impl.h"
+#include "engine/run/recorder.h"
 #include "engine/sample/chain.h"
 #include "engine/sample/stop_strings.h"
 
@@ -14,6 +15,10 @@ public:
     /// `options` must outlive it.
     static Result<Answer> create(const Model::Impl& model, const GenerateOptions& options);
 
+    /// What sampling and text take goes there from now on, as does the number of tokens. It must outlive this.
+    void record_to(engine::Recorder* recorder) { recorder_ = recorder; }
+    /// Spent in the caller's on_text so far.
+    double callback_seconds() const { return callback_seconds_; }
     /// Tells the penalties what stands before the answer.
     void read(std::span<const Token> tokens);
     /// Room for a result of so many tokens, so that none of them allocates.
@@ -36,7 +41,8 @@ public:
 private:
     Answer(const Model::Impl& model, const GenerateOptions& options, engine::Chain chain, engine::StopMatcher stops);
     void emit(std::string_view text);
-    Result<Token> check_end(Result<Token> token);
+    template <class Choose>
+    Result<Token> choose(Choose choose);
 
     const GenerateOptions* options_;
     std::shared_ptr<const text::Tokenizer> tokenizer_;
@@ -44,6 +50,8 @@ private:
     text::StreamDecoder decoder_;
     engine::StopMatcher stops_;
     GenerateResult result_;
+    engine::Recorder* recorder_ = nullptr;
+    double callback_seconds_ = 0;
     bool over_ = false;
 };
 

@@ -8,9 +8,6 @@ namespace quern {
 
 using Json = nlohmann::ordered_json;
 
-/// Found by argument-dependent look-up.
-static void to_json(Json& j, const MeanMax& m) { j = Json{{"mean", m.mean}, {"max", m.max}}; }
-
 std::string RequestMetrics::to_json() const {
     return Json{{"queue_seconds", queue_seconds},
                 {"prefill_seconds", prefill_seconds},
@@ -26,35 +23,26 @@ std::string RequestMetrics::to_json() const {
 }
 
 std::string BatchMetrics::to_json() const {
-    return Json{{"n_submitted", n_submitted},
-                {"n_refused", n_refused},
-                {"n_finished", n_finished},
-                {"n_cancelled", n_cancelled},
-                {"n_expired", n_expired},
-                {"n_failed", n_failed},
-                {"n_running", n_running},
-                {"n_waiting", n_waiting},
-                {"n_steps", n_steps},
-                {"n_prompt", n_prompt},
-                {"n_generated", n_generated},
-                {"n_preemptions", n_preemptions},
-                {"n_recomputed", n_recomputed},
-                {"n_reused", n_reused},
-                {"hit_rate", hit_rate},
-                {"busy_seconds", busy_seconds},
-                {"prompt_tokens_per_second", prompt_tokens_per_second},
-                {"tokens_per_second", tokens_per_second},
-                {"mean_sequences", mean_sequences},
-                {"mean_tokens", mean_tokens},
-                {"occupancy", occupancy},
-                {"pages_total", pages_total},
-                {"pages_used", pages_used},
-                {"pages_peak", pages_peak},
-                {"queue_seconds", queue_seconds},
-                {"prefill_seconds", prefill_seconds},
-                {"first_token_seconds", first_token_seconds},
-                {"token_seconds", token_seconds}}
-        .dump();
+    Json out{{"n_submitted", n_submitted},
+             {"n_refused", n_refused},
+             {"n_finished", n_finished},
+             {"n_cancelled", n_cancelled},
+             {"n_expired", n_expired},
+             {"n_failed", n_failed},
+             {"n_running", n_running},
+             {"n_waiting", n_waiting},
+             {"n_steps", n_steps},
+             {"n_preemptions", n_preemptions},
+             {"n_recomputed", n_recomputed},
+             {"busy_seconds", busy_seconds},
+             {"mean_sequences", mean_sequences},
+             {"mean_tokens", mean_tokens},
+             {"occupancy", occupancy},
+             {"pages_total", pages_total},
+             {"pages_used", pages_used},
+             {"pages_peak", pages_peak}};
+    out.update(Json::parse(Metrics::to_json()));
+    return out.dump();
 }
 
 }  // namespace quern

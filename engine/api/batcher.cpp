@@ -12,6 +12,7 @@
 #include "engine/api/answer.h"
 #include "engine/api/ticket.h"
 #include "engine/core/clock.h"
+#include "engine/run/recorder.h"
 #include "engine/run/scheduler.h"
 #include "formats/text.h"
 
@@ -28,19 +29,6 @@ std::string seconds_text(double s) {
     return text;
 }
 
-/// A mean and a maximum on the way.
-struct Series {
-    double sum = 0, max = 0;
-    std::uint64_t n = 0;
-
-    void add(double v, std::uint64_t count = 1) {
-        sum += v * static_cast<double>(count);
-        n += count;
-        max = std::max(max, v);
-    }
-    MeanMax get() const { return {n ? sum / static_cast<double>(n) : 0, max}; }
-};
-
 /// A request that is not over. Its entry is the scheduler's.
 struct Work : engine::SchedulerEntry {
     explicit Work(Request r) : request(std::move(r)) {}
@@ -50,7 +38,7 @@ struct Work : engine::SchedulerEntry {
     std::shared_ptr<Ticket::State> state;
     std::optional<Answer> answer;                // points into request
     std::unique_ptr<engine::Sequence> sequence;  // from its first step on
-    double submitted = 0, deadline = kNever, started = 0, read = 0, first_token = 0;
+    double submitted = 0, deadline = kNever, started = 0, read = 0, first_token = 0, last_token = 0;
     RequestMetrics metrics;
     bool prompt_read = false;
     std::optional<Error> failure;
@@ -132,7 +120,7 @@ struct Batcher::Impl {
     std::uint64_t n_ids = 0;
     std::size_t n_queued = 0;  // waiting behind the inbox
     BatchMetrics totals;
-    Series queue_time, prefill_time, first_token_time, token_time;
+    engine::Recorder recorder;
     std::uint64_t n_sequences = 0, n_tokens_run = 0;  // over all steps
 
     std::thread thread;
@@ -186,6 +174,7 @@ Result<Ticket> Batcher::Impl::submit(Request request) {
     auto answer = Answer::create(impl, w->request.options);
     if (!answer) return std::move(answer).error();
     w->answer.emplace(std::move(*answer));
+    w->answer->record_to(&recorder);
     w->priority = w->request.priority;
     w->n_tokens = w->metrics.n_prompt = w->answer->result().n_prompt = static_cast<std::uint32_t>(w->prompt.size());
     w->state = std::make_shared<Ticket::State>();
@@ -207,6 +196,7 @@ Result<Ticket> Batcher::Impl::submit(Request request) {
 
 bool Batcher::Impl::step() {
     std::lock_guard stepping(step_mutex);
+    engine::Stopwatch whole;
     take_inbox();
     const double begin = now();
     end_overdue(begin);
@@ -217,7 +207,9 @@ bool Batcher::Impl::step() {
     if (plan.stuck) end(work_of(*plan.stuck), no_room(work_of(*plan.stuck)));
     build_batch();
     publish_queue();
+    engine::Stopwatch run;
     const Status status = batch.empty() ? Status() : run_batch();
+    const double run_seconds = run.seconds();
     scheduler.ran();
     const double end_of_run = now();
     const std::size_t n_vocab = executor.hparams().n_vocab;
@@ -227,6 +219,11 @@ bool Batcher::Impl::step() {
             end(*part.work, status.error());
         else
             after_run(part, std::span(logits).subspan(part.has_logits ? n_vocab * row++ : 0, n_vocab), end_of_run);
+    }
+    if (!outputs.empty()) {
+        recorder.add(engine::Stage::decode, run_seconds);
+        const auto n = static_cast<double>(outputs.size());
+        recorder.add(engine::Stage::overhead, std::max(0.0, whole.seconds() - run_seconds) / n, outputs.size());
     }
     count_step(now() - begin);
     return true;
@@ -292,7 +289,6 @@ std::uint32_t Batcher::Impl::reuse(Work& w) {
     w.metrics.n_reused = w.answer->result().n_reused += found;
     std::lock_guard lock(mutex);
     totals.n_recomputed -= back;
-    totals.n_reused += found;
     return after;
 }
 
@@ -312,8 +308,7 @@ void Batcher::Impl::start_sequence(Work& w) {
         std::lock_guard lock(w.state->mutex);
         w.state->tokens.reserve(n_answer);
     }
-    std::lock_guard lock(mutex);
-    queue_time.add(w.metrics.queue_seconds);
+    recorder.add(engine::Stage::queue, w.metrics.queue_seconds);
 }
 
 void Batcher::Impl::lose_pages(Work& w) {
@@ -372,9 +367,8 @@ void Batcher::Impl::after_run(const Part& part, std::span<const float> row, doub
             w.prompt_read = true;
             w.read = now;
             w.metrics.prefill_seconds = w.answer->result().prompt_seconds = now - w.started;
-            std::lock_guard lock(mutex);
-            totals.n_prompt += n_prompt;
-            prefill_time.add(w.metrics.prefill_seconds);
+            recorder.add(engine::Stage::prefill, w.metrics.prefill_seconds);
+            recorder.count({.n_prompt = n_prompt, .n_reused = w.metrics.n_reused});
         }
     }
     if (w.answer->over() || (part.has_logits && !next_token(w, row, now))) end(w);
@@ -389,9 +383,11 @@ bool Batcher::Impl::next_token(Work& w, std::span<const float> row, double now) 
     if (w.metrics.n_generated == 0) {
         w.first_token = now;
         w.metrics.first_token_seconds = w.answer->result().first_token_seconds = now - w.submitted;
-        std::lock_guard lock(mutex);
-        first_token_time.add(w.metrics.first_token_seconds);
+        recorder.add(engine::Stage::first_token, w.metrics.first_token_seconds);
+    } else {
+        recorder.add(engine::Stage::token, now - w.last_token);
     }
+    w.last_token = now;
     if (!token) {
         w.failure = token.error();
         return false;
@@ -424,6 +420,7 @@ void Batcher::Impl::end(Work& w, Result<GenerateResult> outcome) {
     m.total_seconds = t - w.submitted;
     if (m.n_generated > 0) m.decode_seconds = t - w.first_token;
     if (outcome && w.prompt_read) outcome->generate_seconds = t - w.read;
+    recorder.add(engine::Stage::request, m.total_seconds);
     scheduler.remove(w);
     w.sequence.reset();
     {
@@ -432,8 +429,6 @@ void Batcher::Impl::end(Work& w, Result<GenerateResult> outcome) {
             ++(outcome->stop_reason == StopReason::cancelled ? totals.n_cancelled : totals.n_finished);
         else
             ++(outcome.error().code == Errc::deadline_exceeded ? totals.n_expired : totals.n_failed);
-        totals.n_generated += m.n_generated;
-        if (m.n_generated > 1) token_time.add(m.decode_seconds / (m.n_generated - 1), m.n_generated - 1);
     }
     {
         std::lock_guard lock(w.state->mutex);
@@ -470,12 +465,13 @@ BatchMetrics Batcher::metrics() const {
     const Impl& i = *impl_;
     std::lock_guard lock(i.mutex);
     BatchMetrics m = i.totals;
+    i.recorder.fill(m);
+    i.impl.fill(m);
     m.n_waiting = static_cast<std::uint32_t>(i.n_queued + i.inbox.size());
-    if (m.n_prompt > 0) m.hit_rate = static_cast<double>(m.n_reused) / static_cast<double>(m.n_prompt);
     m.pages_total = i.executor.pages().n_pages();
     if (m.busy_seconds > 0) {
         m.prompt_tokens_per_second =
-            static_cast<double>(m.n_prompt - std::min(m.n_prompt, m.n_reused)) / m.busy_seconds;
+            static_cast<double>(m.n_prompt - m.n_reused) / m.busy_seconds;
         m.tokens_per_second = static_cast<double>(m.n_generated) / m.busy_seconds;
     }
     if (m.n_steps > 0) {
@@ -483,10 +479,6 @@ BatchMetrics Batcher::metrics() const {
         m.mean_tokens = static_cast<double>(i.n_tokens_run) / static_cast<double>(m.n_steps);
         m.occupancy = m.mean_sequences / i.max_running;
     }
-    m.queue_seconds = i.queue_time.get();
-    m.prefill_seconds = i.prefill_time.get();
-    m.first_token_seconds = i.first_token_time.get();
-    m.token_seconds = i.token_time.get();
     return m;
 }
 

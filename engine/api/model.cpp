@@ -5,6 +5,7 @@
 #include <map>
 
 #include "engine/api/model_impl.h"
+#include "engine/core/clock.h"
 #include "engine/core/env.h"
 #include "engine/core/memory.h"
 #include "engine/core/topology.h"
@@ -241,7 +242,10 @@ std::vector<std::string> Model::metadata_keys() const {
 
 Result<std::vector<Token>> Model::tokenize(std::string_view text, TokenizeOptions o) const {
     if (auto s = impl_->need_tokenizer(); !s) return std::move(s).error();
-    return impl_->tokenizer->encode(text, {.add_special = o.add_special, .parse_special = o.parse_special});
+    engine::Stopwatch clock;
+    auto tokens = impl_->tokenizer->encode(text, {.add_special = o.add_special, .parse_special = o.parse_special});
+    impl_->texts.add(engine::Stage::tokenize, clock.seconds());
+    return tokens;
 }
 
 Result<std::string> Model::token_text(Token token, bool special) const {

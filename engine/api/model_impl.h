@@ -7,6 +7,7 @@
 
 #include "engine/run/draft.h"
 #include "engine/run/executor.h"
+#include "engine/run/recorder.h"
 #include "engine/run/sequence.h"
 #include "engine/text/jinja_template.h"
 #include "engine/text/tokenizer.h"
@@ -28,7 +29,11 @@ struct Model::Impl {
     engine::TuneCache tune_cache{""};
     std::string tune_key;                                         // of this model on this machine
 
+    mutable engine::Recorder texts;                               // of tokenizing
+
     Status need_tokenizer() const;
+    /// What of metrics is the model's.
+    void fill(Metrics& out) const;
     /// Chooses thread counts and batch as `options.tune` asks; what kept it from measuring is
     /// returned and leaves them as they are.
     Status settle_tuning(const ModelOptions& options, const engine::Topology& topology, const std::string& cache_dir);
@@ -58,6 +63,7 @@ struct Session::Impl {
     std::shared_ptr<Model::Impl> model;
     engine::Sequence sequence;
     std::unique_ptr<SessionDraft> draft;                          // null: none
+    engine::Recorder recorder;
     std::atomic<bool> cancelled{false};
 
     Impl(std::shared_ptr<Model::Impl> m, std::uint32_t n_ctx) : model(std::move(m)), sequence(*model->executor, n_ctx) {}

@@ -542,6 +542,17 @@ quern_status quern_session_use_draft(quern_session* session, const quern_model* 
     });
 }
 
+quern_status quern_session_metrics(const quern_session* session, int json, char** out, quern_error* error) {
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(out);
+        *out = nullptr;
+        QUERN_NEED(session);
+        const quern::Metrics m = session->session.metrics();
+        *out = copy_out(json != 0 ? m.to_json() : m.to_string());
+        return {};
+    });
+}
+
 void quern_session_cancel(quern_session* session) {
     if (session != nullptr) session->session.cancel();
 }

@@ -63,6 +63,13 @@ Status Session::restore(const std::string& path, std::string* note) {
     return s.tokens().empty() ? Status{} : s.need_logits();
 }
 
+Metrics Session::metrics() const {
+    Metrics m;
+    impl_->recorder.fill(m);
+    impl_->model->fill(m);
+    return m;
+}
+
 void Session::cancel() noexcept { impl_->cancelled.store(true, std::memory_order_relaxed); }
 
 namespace {
@@ -73,6 +80,7 @@ public:
     Generation(Session::Impl& s, const GenerateOptions& o, Answer answer) : s_(s), o_(o), answer_(std::move(answer)) {
         if (o.lookup) lookup_.emplace(s.sequence.reserve_ahead(engine::Lookup::kMost));
         if (s.draft) answer_.reserve_verify();
+        answer_.record_to(&s.recorder);
     }
 
     Result<GenerateResult> run(std::span<const Token> prompt) {
@@ -92,10 +100,37 @@ public:
         };
         if (lookup_) add(*lookup_);
         if (s_.draft) add(s_.draft->draft);
+        s_.recorder.count({.n_guessed = r.n_guessed, .n_accepted = r.n_accepted});
+        s_.recorder.add(engine::Stage::request, clock_.seconds());
         return answer_.finish();
     }
 
 private:
+    /// Of one token after the other, for the metrics.
+    class Timing {
+    public:
+        explicit Timing(Generation& g) : g_(g), last_(now()) {}
+        /// The loop has taken a token.
+        void token() {
+            const Moment m = now();
+            const double all = m.all - last_.all, run = m.run - last_.run, callbacks = m.callbacks - last_.callbacks;
+            engine::Recorder& to = g_.s_.recorder;
+            if (n_++ > 0) to.add(engine::Stage::token, all);
+            if (run > 0) to.add(engine::Stage::decode, run);
+            to.add(engine::Stage::overhead, std::max(0.0, all - run - (m.guess - last_.guess) - callbacks));
+            to.count({.busy_seconds = all - callbacks});
+            last_ = m;
+        }
+
+    private:
+        struct Moment { double all, run, guess, callbacks; };
+        Moment now() const { return {g_.clock_.seconds(), g_.s_.sequence.run_seconds(), g_.guess_seconds_, g_.answer_.callback_seconds()}; }
+
+        Generation& g_;
+        Moment last_;
+        std::uint64_t n_ = 0;
+    };
+
     Status prefill(std::span<const Token> prompt) {
         engine::Sequence& q = s_.sequence;
         if (prompt.size() > q.room() && slides() && prompt.size() < q.n_ctx() - o_.context_keep)
@@ -113,6 +148,8 @@ private:
         auto st = q.run(on_step);
         if (st) st = q.need_logits();
         answer_.result().prompt_seconds = clock_.seconds();
+        s_.recorder.add(engine::Stage::prefill, r.prompt_seconds);
+        s_.recorder.count({.n_prompt = r.n_prompt, .n_reused = r.n_reused});
         if (st ? !go : st.error().code == Errc::cancelled) {
             answer_.stop(StopReason::cancelled);
             return {};
@@ -126,7 +163,7 @@ private:
 
     Status loop() {
         engine::Sequence& q = s_.sequence;
-        while (!answer_.over()) {
+        for (Timing timing(*this); !answer_.over(); timing.token()) {
             if (cancelled()) answer_.stop(StopReason::cancelled);
             if (answer_.at_limit(slides() ? 1 : q.room())) break;
             if (q.room() == 0)
@@ -136,7 +173,10 @@ private:
             if (answer_.over()) break;
             auto token = next_token();
             if (!token) return std::move(token).error();
-            if (answer_.result().tokens.empty()) answer_.result().first_token_seconds = clock_.seconds();
+            if (answer_.result().tokens.empty()) {
+                answer_.result().first_token_seconds = clock_.seconds();
+                s_.recorder.add(engine::Stage::first_token, clock_.seconds());
+            }
             if (answer_.over()) break;
             if (auto st = q.append({&*token, 1}); !st) {
                 if (st.error().code != Errc::context_full) return st;
@@ -169,13 +209,17 @@ private:
         engine::Sequence& q = s_.sequence;
         engine::Draft* const draft = s_.draft ? &s_.draft->draft : nullptr;
         count_guesses();
+        engine::Stopwatch clock;
         std::size_t room = q.room();
         if (o_.max_tokens >= 0) room = std::min(room, static_cast<std::size_t>(o_.max_tokens) - answer_.result().tokens.size() - 1);
         guesses_ = lookup_ ? lookup_->guess(q.tokens(), static_cast<std::uint32_t>(room)) : std::span<const Token>();
         const bool looked_up = !guesses_.empty();
         if (draft && !looked_up) guesses_ = draft->guess(q.tokens(), static_cast<std::uint32_t>(room));
         drafted_ = !looked_up;
-        engine::Stopwatch clock;
+        const double spent = clock.seconds();
+        s_.recorder.add(engine::Stage::guess, spent);
+        guess_seconds_ += spent;
+        clock.restart();
         auto st = q.run_ahead(guesses_);
         if (!st && st.error().code == Errc::context_full) {   // no page for guesses
             if (lookup_) lookup_->drop();
@@ -220,6 +264,7 @@ private:
     std::optional<engine::Lookup> lookup_;
     std::span<const Token> guesses_;   // of the last step
     bool drafted_ = false;             // they are the draft's
+    double guess_seconds_ = 0;
     engine::Stopwatch clock_;
 };
 

@@ -2,6 +2,9 @@
 #include "engine/run/executor.h"
 
 #include <algorithm>
+#include <ctime>
+
+#include "engine/core/clock.h"
 
 namespace quern::engine {
 namespace {
@@ -104,6 +107,8 @@ Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const
     if (auto s = e->settle_memory(file, o); !s) return std::move(s).error();
     e->backend_->set_threads(o.n_threads, o.n_threads_batch);
     if (auto s = e->backend_->prepare(o.progress); !s) return std::move(s).error();
+    const KvShape& kv = e->pages_->shape();
+    e->cost_ = PlanCost(e->plan_, e->weights_, static_cast<double>(kv.page_bytes()) / kv.page_tokens);
     for (const std::uint32_t bucket : kBuckets) {
         auto x = e->backend_->compile(std::min(bucket, o.n_batch));
         if (!x) return std::move(x).error();
@@ -127,7 +132,35 @@ Result<Executable*> Executor::find_executable(std::size_t n_tokens) {
 Status Executor::run(const RunArgs& args) {
     std::lock_guard lock(run_mutex_);
     auto e = find_executable(args.tokens.size());
-    return e ? backend_->run(**e, args) : Status(std::move(e).error());
+    if (!e) return std::move(e).error();
+    Stopwatch clock;
+    const std::clock_t cpu = std::clock();
+    Status s = backend_->run(**e, args);
+    if (s) count(args, clock.seconds(), static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC);
+    return s;
+}
+
+void Executor::count(const RunArgs& args, double seconds, double cpu_seconds) {
+    const std::size_t n = args.tokens.size();
+    double cached = 0;
+    for (const SeqChunk& c : args.chunks) {
+        const auto seen = static_cast<std::uint32_t>(c.pos0) + c.n_tokens;
+        cached += hparams_.window ? std::min(seen, hparams_.window) : seen;
+    }
+    const StepWork work = cost_.of(static_cast<double>(n), static_cast<double>(args.outputs.size()), cached);
+    std::lock_guard lock(totals_mutex_);
+    RunMetrics& to = n == args.chunks.size() || n <= kBuckets[1] ? totals_.decode : totals_.prefill;
+    ++to.n_runs;
+    to.n_tokens += n;
+    to.seconds += seconds;
+    to.cpu_seconds += cpu_seconds;
+    to.bytes += work.bytes;
+    to.operations += work.ops();
+}
+
+RunTotals Executor::totals() const {
+    std::lock_guard lock(totals_mutex_);
+    return totals_;
 }
 
 Status Executor::probe(const RunArgs& args, std::uint32_t threads, LayerRange layers) {

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "engine/backend/cpu.h"
+#include "engine/plan/cost.h"
+#include "quern/metrics.hpp"
 
 namespace quern::engine {
 
@@ -31,6 +33,11 @@ struct ExecutorOptions {
     PackCacheOptions pack_cache;
     PrepareProgress progress;
     std::function<void(const std::string&)> log;
+};
+
+/// Of all runs so far: those that give tokens, one a sequence (or few in all), and those that read prompts.
+struct RunTotals {
+    RunMetrics decode, prefill;
 };
 
 class Executor {
@@ -61,6 +68,7 @@ public:
 
     /// Runs one batch of 1 .. max_batch() tokens; one caller at a time gets through. Allocates nothing.
     Status run(const RunArgs& args);
+    RunTotals totals() const;
     /// CpuBackend::probe on the executable that run() would take.
     Status probe(const RunArgs& args, std::uint32_t threads, LayerRange layers);
 
@@ -68,6 +76,7 @@ private:
     Executor() = default;
     Status settle_memory(const gguf::File& file, const ExecutorOptions& options);
     Result<Executable*> find_executable(std::size_t n_tokens);
+    void count(const RunArgs& args, double seconds, double cpu_seconds);
 
     Hparams hparams_;
     Weights weights_;
@@ -82,6 +91,9 @@ private:
     std::uint32_t max_batch_ = 0, n_ctx_ = 0;
     std::atomic<std::uint32_t> n_batch_ = 0;
     std::mutex run_mutex_;
+    PlanCost cost_;
+    mutable std::mutex totals_mutex_;
+    RunTotals totals_;
 };
 
 }  // namespace quern::engine

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/core/clock.h"
 #include "formats/mapped_file.h"
 #include "formats/session_file.h"
 #include "formats/text.h"
@@ -143,7 +144,9 @@ Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n
     args.outputs = outputs;
     args.logits = logits;
     args.logits_stride = logits_.size();
+    Stopwatch clock;
     if (auto s = executor_.run(args); !s) return s;
+    run_seconds_ += clock.seconds();
     ran(n - n_guesses, n_guesses);
     return {};
 }

@@ -48,6 +48,8 @@ public:
     std::uint32_t n_taken() const { return n_taken_; }
     /// Whether a guess is left: the n_taken()th of them, counted from 0, is at what logits() look.
     bool has_guess() const { return n_taken_ + 1 < ahead_.size(); }
+    /// Seconds in runs of the model so far, waiting for others' runs included.
+    double run_seconds() const { return run_seconds_; }
     /// Tokens appended and not run.
     std::uint32_t n_waiting() const { return static_cast<std::uint32_t>(tokens_.size()) - n_run_; }
     /// Like run(), and gives the logits after each token: [number run][n_vocab].
@@ -129,6 +131,7 @@ private:
     std::uint32_t n_taken_ = 0;
     const float* now_ = nullptr;               // where logits() lie
     bool has_logits_ = false;
+    double run_seconds_ = 0;
 };
 
 }  // namespace quern::engine

@@ -162,7 +162,7 @@ TEST(Batcher, RequestsShareABeginning) {
         EXPECT_EQ(tickets[i].metrics().n_reused, tickets[i].result()->n_reused);
     }
     EXPECT_EQ(b.metrics().n_reused, 96u + 104 + 105 + 2 * 100);
-    EXPECT_EQ(b.metrics().hit_rate,
+    EXPECT_EQ(b.metrics().kv_hit_rate,
               static_cast<double>(b.metrics().n_reused) / static_cast<double>(b.metrics().n_prompt));
     EXPECT_EQ(m.memory_report().kv_used, 0u) << "a page leaked";
     EXPECT_GT(m.memory_report().kv_kept, 0u);
@@ -508,10 +508,16 @@ TEST(Batcher, Metrics) {
     EXPECT_DOUBLE_EQ(t.occupancy, t.mean_sequences / 4);
     EXPECT_EQ(t.pages_peak, 4u);
     EXPECT_EQ(t.pages_used, 0u);
-    EXPECT_EQ(t.queue_seconds.max, c.metrics().queue_seconds);
+    EXPECT_EQ(t.queue.max, c.metrics().queue_seconds);
     const auto json = nlohmann::json::parse(t.to_json());
     EXPECT_EQ(json["n_finished"], 2);
-    EXPECT_EQ(json["first_token_seconds"]["mean"], t.first_token_seconds.mean);
+    EXPECT_EQ(json["first_token"]["mean"], t.first_token.mean);
+    EXPECT_EQ(t.decode.count, 5u) << "steps that gave tokens";
+    EXPECT_EQ(t.sampling.count, 7u);
+    EXPECT_EQ(t.detokenize.count, 7u);
+    EXPECT_EQ(t.overhead.count, 7u);
+    EXPECT_EQ(t.token.count, 5u) << "the first of each has none before it";
+    EXPECT_EQ(t.request.count, 2u);
 }
 
 }  // namespace

@@ -306,6 +306,13 @@ static void test_session(const quern_model* model, uint32_t n_vocab) {
     CHECK(quern_session_tokens(fork, &n) != NULL && n == 16);
     remove("c_api_test.session");
     FAILS(quern_session_restore(fork, "c_api_test.session", NULL, NULL, &error), QUERN_IO, "c_api_test.session");
+    OK(quern_session_metrics(fork, 1, &note, &error));
+    CHECK(note != NULL && note[0] == '{' && strstr(note, "\"bottleneck\"") != NULL);
+    quern_free(note);
+    OK(quern_session_metrics(fork, 0, &note, &error));
+    CHECK(note != NULL && strstr(note, "bottleneck   unknown: nothing has been generated yet") != NULL);
+    quern_free(note);
+    FAILS(quern_session_metrics(NULL, 0, &note, &error), QUERN_INVALID_ARGUMENT, "session is NULL");
     FAILS(quern_session_use_draft(fork, model, 16, &error), QUERN_INVALID_ARGUMENT, "n_tokens is 16");
     FAILS(quern_session_use_draft(NULL, model, 0, &error), QUERN_INVALID_ARGUMENT, "session is NULL");
     FAILS(quern_session_use_draft(fork, NULL, 0, &error), QUERN_INVALID_ARGUMENT, "draft is NULL");

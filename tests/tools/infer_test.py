@@ -121,6 +121,18 @@ class Text(unittest.TestCase):
         p = run("infer", *GREEDY, "--draft", MODEL, "--memory-limit", f"{int((total + 0.1) * 1024)}K")
         self.assertEqual(p.returncode, 4, report + p.stderr)
 
+    def test_metrics_go_to_standard_error(self):
+        plain = run("infer", *GREEDY, "--no-perf")
+        p = run("infer", *GREEDY, "--no-perf", "--metrics", "json")
+        self.assertEqual(p.stdout, plain.stdout)
+        metrics = json.loads(p.stderr)
+        self.assertEqual(metrics["n_generated"], 24)
+        self.assertEqual(metrics["tokenize"]["count"], 1)
+        self.assertEqual(metrics["decode"]["count"], 23)
+        self.assertIn(metrics["bottleneck"]["kind"], ("memory_bandwidth", "arithmetic", "sampling", "tokenization"))
+        self.assertIn("bottleneck   ", run("infer", *GREEDY, "--no-perf", "--metrics", "text").stderr)
+        self.assertEqual(run("infer", *GREEDY, "--metrics", "xml").returncode, 2)
+
     def test_last_line(self):
         lines = run("infer", *GREEDY).stderr.splitlines()
         self.assertEqual(len(lines), 1, lines)

@@ -31,7 +31,7 @@ constexpr std::uint32_t kDefaultContext = 4096;
 
 struct Flags {
     ModelFlags model;
-    std::string prompt, prompt_file, system, chat_template_file, session_file, draft;
+    std::string prompt, prompt_file, system, chat_template_file, session_file, draft, metrics;
     DraftOptions draft_options;
     std::uint32_t n_ctx = 0;
     std::int64_t seed = -1, keep = -1;
@@ -104,6 +104,8 @@ void add_flags(CLI::App& app, Flags& f) {
                    "Go on from the session in this file if it is there, and save it there at the end;\n"
                    "the prompt follows what the session holds")->type_name("FILE");
     app.add_flag("--json", f.json, "One JSON object at the end instead of streamed text");
+    app.add_option("--metrics", f.metrics, "At the end, on standard error: where the time went and what binds, as text or as JSON")
+        ->check(CLI::IsMember({"text", "json"}))->type_name("text|json");
     app.add_flag("--no-perf", f.no_perf, "No line with speeds at the end");
     add_sampling(app, f);
 }
@@ -265,6 +267,8 @@ int run(Flags& f, Interrupts& interrupts, Clock::time_point start) {
         std::cout << answer->dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
     }
     if (!f.no_perf) std::fprintf(stderr, "%s\n", summary(answerer.totals()).c_str());
+    if (const Metrics m = session->metrics(); !f.metrics.empty())
+        std::fprintf(stderr, "%s\n", (f.metrics == "json" ? m.to_json() : m.to_string()).c_str());
     if (!answerer.output_ok() || !std::cout) {
         std::fprintf(stderr, "%s: cannot write to standard output\n", kProgram);
         return kExitError;

@@ -45,26 +45,18 @@ struct RequestMetrics {
     std::string to_json() const;                        ///< an object with these names
 };
 
-struct MeanMax {
-    double mean = 0, max = 0;
-};
-
-/// Of a batcher since it was made.
-struct BatchMetrics {
+/// Of a batcher since it was made: its Metrics, and what it did with requests. tokens_per_second and
+/// prompt_tokens_per_second are over busy_seconds.
+struct BatchMetrics : Metrics {
     std::uint64_t n_submitted = 0, n_refused = 0;  ///< taken by submit(); refused because the queue was full
     std::uint64_t n_finished = 0, n_cancelled = 0, n_expired = 0, n_failed = 0;
-    std::uint32_t n_running = 0, n_waiting = 0;                                                     ///< now
-    std::uint64_t n_steps = 0, n_prompt = 0, n_generated = 0, n_preemptions = 0, n_recomputed = 0;  ///< tokens; times
-    std::uint64_t n_reused = 0;                                     ///< tokens of prompts that the KV cache had
-    double hit_rate = 0;                                            ///< n_reused over n_prompt
-    double busy_seconds = 0;                                        ///< in steps
-    double prompt_tokens_per_second = 0, tokens_per_second = 0;     ///< run, generated, over busy_seconds
-    double mean_sequences = 0, mean_tokens = 0;                     ///< of a step
-    double occupancy = 0;                                           ///< mean_sequences over max_running
+    std::uint32_t n_running = 0, n_waiting = 0;                               ///< now
+    std::uint64_t n_steps = 0, n_preemptions = 0, n_recomputed = 0;           ///< times; tokens
+    double busy_seconds = 0;                                                  ///< in steps
+    double mean_sequences = 0, mean_tokens = 0;                               ///< of a step
+    double occupancy = 0;                                                     ///< mean_sequences over max_running
     std::uint32_t pages_total = 0, pages_used = 0, pages_peak = 0;  ///< of the KV cache, those of other sessions aside
-    MeanMax queue_seconds, prefill_seconds, first_token_seconds;    ///< of requests that came so far
-    MeanMax token_seconds;                                          ///< of requests that ended: between their tokens
-    std::string to_json() const;                                    ///< an object with these names
+    std::string to_json() const;                                    ///< an object with these names, and those of Metrics
 };
 
 /// A submitted request. May be copied, used by any thread, and outlive the batcher.

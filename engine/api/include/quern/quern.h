@@ -10,7 +10,7 @@
  * Versions. Structs begin with their size, so that programs and libraries of different versions work together: set it
  * by quern_..._init (options) or to sizeof (outputs). A library ignores fields that came after its version.
  * Threads. A model, a batcher and a ticket may be used by several threads; a session or a sampler by one at a time
- * (except for quern_session_cancel).
+ * (except for quern_session_cancel and quern_session_metrics).
  */
 #ifndef QUERN_QUERN_H
 #define QUERN_QUERN_H
@@ -254,6 +254,9 @@ QUERN_API quern_status quern_session_restore(quern_session* session, const char*
  * differ; the message says where. `draft` may be freed. */
 QUERN_API quern_status quern_session_use_draft(quern_session* session, const quern_model* draft, uint32_t n_tokens,
                                                quern_error* error);
+/* What generate has measured so far: stages of the time, rates, memory, what binds and why; owned by the caller. json: not
+ * 0: an object, whose names quern/metrics.hpp explains; 0: a table for a person. From any thread. */
+QUERN_API quern_status quern_session_metrics(const quern_session* session, int json, char** out, quern_error* error);
 /* From any thread: lets quern_session_generate return soon, with QUERN_STOP_CANCELLED. */
 QUERN_API void quern_session_cancel(quern_session* session);
 

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "quern/metrics.hpp"
 #include "quern/result.hpp"
 
 namespace quern {
@@ -290,6 +291,8 @@ public:
     /// its weights and KV cache are in its own memory_report(). A fork has the draft too. Takes 16 x n_vocab floats and 8
     /// bytes for each token of the vocabulary.
     Status use_draft(const Model& draft, const DraftOptions& options = {});
+    /// What generate() has measured so far, in all its calls. From any thread, also while it runs.
+    Metrics metrics() const;
     /// Lets generate() on another thread return soon, with StopReason::cancelled.
     void cancel() noexcept;
 
