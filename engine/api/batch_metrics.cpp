@@ -31,6 +31,8 @@ std::string BatchMetrics::to_json() const {
              {"n_failed", n_failed},
              {"n_running", n_running},
              {"n_waiting", n_waiting},
+             {"max_running", max_running},
+             {"n_prefill", n_prefill},
              {"n_steps", n_steps},
              {"n_preemptions", n_preemptions},
              {"n_recomputed", n_recomputed},

@@ -14,6 +14,7 @@
 #include "engine/core/clock.h"
 #include "engine/run/recorder.h"
 #include "engine/run/scheduler.h"
+#include "engine/tune/adapt.h"
 #include "formats/text.h"
 
 namespace quern {
@@ -71,6 +72,12 @@ struct Batcher::Impl {
         chunks.reserve(max_running);
         outputs.reserve(max_running);
         batch.reserve(max_running);
+        settings = {limits.max_running, limits.max_prefill, executor.threads()};
+        if (!o.adapt.on) return;
+        engine::AdaptBounds bounds;
+        bounds.least = {o.adapt.min_running, o.adapt.min_prefill, o.adapt.min_threads ? static_cast<std::uint32_t>(o.adapt.min_threads) : settings.n_threads};
+        bounds.most = {limits.max_running, limits.n_batch, o.adapt.max_threads ? static_cast<std::uint32_t>(o.adapt.max_threads) : settings.n_threads};
+        adapter.emplace(o.adapt, bounds, settings);
     }
 
     ~Impl();
@@ -94,6 +101,7 @@ struct Batcher::Impl {
     void end(Work& w);
     void publish_queue();
     void count_step(double seconds);
+    void adapt(double step_seconds);
     void loop();
     void stop();
     double now() const { return options.clock ? options.clock() : watch.seconds(); }
@@ -113,6 +121,15 @@ struct Batcher::Impl {
     std::vector<std::uint32_t> outputs;
     std::vector<Part> batch;
     std::vector<float> logits;  // [max_running][n_vocab]
+
+    std::optional<engine::Adapter> adapter;
+    engine::AdaptSettings settings;  // in force; for readers under `mutex`
+    struct {                         // since the adapter was asked
+        engine::Histogram seconds;   // of steps that gave tokens
+        std::uint64_t n_sequences = 0, n_prefill = 0;
+        double first_token_seconds = 0;
+        std::uint32_t n_first_tokens = 0;
+    } recent;
 
     mutable std::mutex mutex;  // short; never held while a callback runs
     std::condition_variable wake;
@@ -225,7 +242,9 @@ bool Batcher::Impl::step() {
         const auto n = static_cast<double>(outputs.size());
         recorder.add(engine::Stage::overhead, std::max(0.0, whole.seconds() - run_seconds) / n, outputs.size());
     }
-    count_step(now() - begin);
+    const double seconds = now() - begin;
+    count_step(seconds);
+    if (adapter && !outputs.empty()) adapt(seconds);
     return true;
 }
 
@@ -384,6 +403,8 @@ bool Batcher::Impl::next_token(Work& w, std::span<const float> row, double now) 
         w.first_token = now;
         w.metrics.first_token_seconds = w.answer->result().first_token_seconds = now - w.submitted;
         recorder.add(engine::Stage::first_token, w.metrics.first_token_seconds);
+        recent.first_token_seconds += w.metrics.first_token_seconds;
+        ++recent.n_first_tokens;
     } else {
         recorder.add(engine::Stage::token, now - w.last_token);
     }
@@ -461,12 +482,45 @@ void Batcher::Impl::count_step(double seconds) {
     n_tokens_run += tokens.size();
 }
 
+/// Asks for other settings after each kAdaptSteps steps that gave tokens.
+void Batcher::Impl::adapt(double step_seconds) {
+    constexpr std::uint64_t kAdaptSteps = 32;
+    recent.seconds.add(step_seconds);
+    recent.n_sequences += outputs.size();
+    recent.n_prefill += tokens.size() - outputs.size();
+    const Distribution steps = recent.seconds.get();
+    if (steps.count < kAdaptSteps) return;
+    engine::AdaptObservation seen;
+    seen.token_seconds = steps.p90;
+    seen.first_token_seconds = recent.n_first_tokens ? recent.first_token_seconds / recent.n_first_tokens : 0;
+    seen.tokens_per_second = steps.total > 0 ? static_cast<double>(recent.n_sequences) / steps.total : 0;
+    seen.sequences = static_cast<double>(recent.n_sequences) / static_cast<double>(steps.count);
+    seen.prefill = static_cast<double>(recent.n_prefill) / static_cast<double>(steps.count);
+    recent = {};
+    {
+        std::lock_guard lock(mutex);
+        seen.memory = totals.pages_used * executor.pages().shape().page_bytes();
+        seen.waiting = static_cast<std::uint32_t>(n_queued + inbox.size());
+    }
+    const engine::Adapter::Decision& decision = adapter->update(seen);
+    if (decision.why.empty()) return;
+    if (decision.settings.n_threads != settings.n_threads) executor.set_threads(decision.settings.n_threads, executor.threads_batch());
+    scheduler.set_limits(decision.settings.n_running, decision.settings.n_prefill);
+    {
+        std::lock_guard lock(mutex);
+        settings = decision.settings;
+    }
+    if (impl.on_log) impl.on_log(LogLevel::info, decision.why);
+}
+
 BatchMetrics Batcher::metrics() const {
     const Impl& i = *impl_;
     std::lock_guard lock(i.mutex);
     BatchMetrics m = i.totals;
     i.recorder.fill(m);
     i.impl.fill(m);
+    m.max_running = i.settings.n_running;
+    m.n_prefill = i.settings.n_prefill;
     m.n_waiting = static_cast<std::uint32_t>(i.n_queued + i.inbox.size());
     m.pages_total = i.executor.pages().n_pages();
     if (m.busy_seconds > 0) {
@@ -512,6 +566,21 @@ Batcher::Impl::~Impl() {
     }
 }
 
+namespace {
+
+Status check_adapt(const AdaptOptions& o, const engine::SchedulerLimits& limits, const engine::Executor& e) {
+    const auto bad = [](std::string_view what) { return Error{Errc::invalid_argument, cat("AdaptOptions::", what)}; };
+    for (const double goal : {o.token_seconds, o.first_token_seconds, o.tokens_per_second})
+        if (!(goal >= 0) || !std::isfinite(goal)) return bad("token_seconds, first_token_seconds and tokens_per_second are finite and not negative; 0 is no goal");
+    if (o.min_running < 1 || o.min_running > limits.max_running) return bad(cat("min_running is ", o.min_running, "; it is 1 to max_running, ", limits.max_running));
+    if (o.min_prefill < 1 || o.min_prefill > limits.n_batch) return bad(cat("min_prefill is ", o.min_prefill, "; it is 1 to the model's n_batch, ", limits.n_batch));
+    const auto now = static_cast<int>(e.threads()), least = o.min_threads ? o.min_threads : now, most = o.max_threads ? o.max_threads : now;
+    if (least < 1 || least > most || most > static_cast<int>(e.max_threads())) return bad(cat("min_threads and max_threads make ", least, " to ", most, "; the model was loaded with 1 to ", e.max_threads()));
+    return {};
+}
+
+}  // namespace
+
 Batcher::Batcher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Batcher::Batcher(Batcher&&) noexcept = default;
 Batcher& Batcher::operator=(Batcher&&) noexcept = default;
@@ -531,6 +600,8 @@ Result<Batcher> Batcher::create(const Model& model, const BatcherOptions& o) {
     limits.max_prefill = o.n_prefill ? o.n_prefill : std::max(1u, limits.n_batch / 4);
     limits.page_tokens = e.pages().shape().page_tokens;
     limits.tiers = e.tiers();
+    if (o.adapt.on)
+        if (auto s = check_adapt(o.adapt, limits, e); !s) return std::move(s).error();
     return Batcher(std::make_unique<Impl>(model, o, o.n_ctx ? o.n_ctx : e.n_ctx(), limits));
 }
 

@@ -151,6 +151,7 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     const auto log = [&](LogLevel level, const std::string& text) { if (o.on_log) o.on_log(level, text); };
 
     auto impl = std::make_shared<Impl>();
+    impl->on_log = o.on_log;
     auto file = gguf::File::open(path);
     if (!file) return std::move(file).error();
     impl->file.emplace(std::move(*file));

@@ -29,6 +29,7 @@ struct Model::Impl {
     engine::TuneCache tune_cache{""};
     std::string tune_key;                                         // of this model on this machine
 
+    std::function<void(LogLevel, std::string_view)> on_log;       // may be empty
     mutable engine::Recorder texts;                               // of tokenizing
 
     Status need_tokenizer() const;

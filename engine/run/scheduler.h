@@ -89,6 +89,11 @@ public:
         const std::uint32_t n = limits_.tiers.on ? limits_.tiers.quantized(n_tokens) : n_tokens;
         return (n + limits_.page_tokens - 1) / limits_.page_tokens;
     }
+    /// From the next plan on. Those that run beyond max_running go on; nobody joins them.
+    void set_limits(std::uint32_t max_running, std::uint32_t max_prefill) {
+        limits_.max_running = max_running;
+        limits_.max_prefill = max_prefill;
+    }
     std::size_t n_clients() const { return clients_.size(); }
 
 private:

@@ -520,5 +520,48 @@ TEST(Batcher, Metrics) {
     EXPECT_EQ(t.request.count, 2u);
 }
 
+/// A clock by which each step takes as long as the requests it runs say: the tuner then does what it does in adapt_test.
+TEST(Batcher, AdaptsToItsGoals) {
+    std::vector<std::string> log;
+    auto loaded = Model::load((test::tiny_dir() / "llama-q4_0.gguf").string(), {.n_threads = 2, .n_ctx = 4096, .n_batch = 64, .on_log = [&](LogLevel, std::string_view text) { log.emplace_back(text); }});
+    ASSERT_TRUE(loaded.ok());
+    log.clear();
+    double time = 0;
+    std::uint32_t running = 0;
+    BatcherOptions o{.n_ctx = 128, .max_running = 16, .clock = [&] { return time += 0.001 * running; }};
+    o.adapt = {.on = true, .token_seconds = 0.020, .min_running = 2};
+    Batcher b = make(*loaded, o);
+    std::vector<Ticket> tickets;
+    for (int i = 0; i < 40; ++i) tickets.push_back(submit(b, plain(prompt_of(8), 100)));
+    EXPECT_EQ(b.metrics().max_running, 16u);
+    do running = b.metrics().n_running;
+    while (b.step());
+    ASSERT_FALSE(log.empty());
+    EXPECT_EQ(log.front().find("adapt: n_running 16 -> "), 0u) << log.front();
+    const BatchMetrics m = b.metrics();
+    EXPECT_LT(m.max_running, 16u) << "16 requests take longer than the goal";
+    EXPECT_GE(m.max_running, 2u);
+    EXPECT_EQ(m.n_finished, 40u);
+    auto alone = loaded->new_session(128);
+    const auto want = alone->generate(prompt_of(8), plain(prompt_of(8), 100).options);
+    for (const Ticket& t : tickets) EXPECT_EQ(t.result()->tokens, want->tokens) << "no result changes";
+}
+
+TEST(Batcher, AdaptOptionsOutOfRange) {
+    const Model m = load(1024, 32);
+    const auto refuses = [&](AdaptOptions a, const std::string& words) {
+        a.on = true;
+        const auto b = Batcher::create(m, {.max_running = 8, .adapt = a});
+        ASSERT_FALSE(b.ok()) << words;
+        EXPECT_NE(b.error().message.find(words), std::string::npos) << b.error().message;
+    };
+    refuses({.token_seconds = -1}, "not negative");
+    refuses({.tokens_per_second = std::numeric_limits<double>::quiet_NaN()}, "not negative");
+    refuses({.min_running = 9}, "min_running is 9; it is 1 to max_running, 8");
+    refuses({.min_prefill = 33}, "min_prefill is 33; it is 1 to the model's n_batch, 32");
+    refuses({.max_threads = 1000}, "max_threads");
+    refuses({.min_threads = 3, .max_threads = 2}, "3 to 2");
+}
+
 }  // namespace
 }  // namespace quern

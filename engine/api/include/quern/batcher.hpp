@@ -10,6 +10,18 @@
 
 namespace quern {
 
+/// Goals that a Batcher keeps while it runs, by changing how many requests run at once, how many prompt tokens a step takes
+/// beside decoding, and the model's threads. Each change is told to ModelOptions::on_log, with figures. Never changes a result.
+struct AdaptOptions {
+    bool on = false;
+    double token_seconds = 0;          ///< most between two tokens of a request (90th percentile); 0: no goal
+    double first_token_seconds = 0;    ///< most from submit() to a first token (mean); 0: no goal
+    double tokens_per_second = 0;      ///< least of all requests together; goes before token_seconds; 0: no goal
+    std::uint64_t memory = 0;          ///< most bytes of KV pages in use; 0: all there is
+    std::uint32_t min_running = 1, min_prefill = 16;   ///< bounds; above, max_running and the model's n_batch hold
+    int min_threads = 0, max_threads = 0;              ///< of decode; 0: as they are, so that they do not change
+};
+
 struct BatcherOptions {
     std::uint32_t n_ctx = 0;         ///< most tokens of a request, prompt and answer; 0: all that the KV cache holds
     std::uint32_t max_running = 32;  ///< requests that hold KV pages at a time (n_batch, if that is less)
@@ -17,6 +29,7 @@ struct BatcherOptions {
     /// Most prompt tokens in a step that also decodes: less is smoother for those who read, more is faster in all.
     /// 0: a quarter of ModelOptions::n_batch.
     std::uint32_t n_prefill = 0;
+    AdaptOptions adapt = {};
     std::function<double()> clock = {};  ///< seconds, never going back, for deadlines and metrics; empty: the system's
 };
 
@@ -51,6 +64,7 @@ struct BatchMetrics : Metrics {
     std::uint64_t n_submitted = 0, n_refused = 0;  ///< taken by submit(); refused because the queue was full
     std::uint64_t n_finished = 0, n_cancelled = 0, n_expired = 0, n_failed = 0;
     std::uint32_t n_running = 0, n_waiting = 0;                               ///< now
+    std::uint32_t max_running = 0, n_prefill = 0;                             ///< now (AdaptOptions)
     std::uint64_t n_steps = 0, n_preemptions = 0, n_recomputed = 0;           ///< times; tokens
     double busy_seconds = 0;                                                  ///< in steps
     double mean_sequences = 0, mean_tokens = 0;                               ///< of a step

@@ -88,7 +88,7 @@ struct ModelOptions {
     std::string cache_dir = {};          ///< where tune keeps files; "": $XDG_CACHE_HOME/quern or ~/.cache/quern
     /// Called while loading; return false to cancel (Errc::cancelled).
     std::function<bool(const LoadProgress&)> on_progress = {};
-    /// Messages for a person; silent when empty. May be called from load() only.
+    /// Messages for a person; silent when empty. Called from load(), and by a Batcher with AdaptOptions from its steps.
     std::function<void(LogLevel, std::string_view)> on_log = {};
 };
 
