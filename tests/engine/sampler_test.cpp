@@ -17,6 +17,7 @@ namespace {
 
 using engine::Candidate;
 using engine::Chain;
+using engine::Random;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -84,6 +85,36 @@ TEST(Chain, Temperature) {
     expect_distribution(o, logs(kP), {0.01 / sum, 0.16 / sum, 0.0025 / sum, 0.09 / sum, 0.0225 / sum});
     o.temperature = 1e-30f;
     expect_distribution(o, logs(kP), {0, 1, 0, 0, 0});
+}
+
+TEST(Chain, TopKOfManyIsThatOfASort) {
+    constexpr std::size_t n = 20011;   // no multiple of anything
+    Random random(5);
+    for (const int kind : {0, 1, 2, 3}) {
+        std::vector<float> logits(n);
+        for (float& v : logits) v = static_cast<float>(random.uniform() * 20 - 10);
+        if (kind == 1)   // few values, so many alike
+            for (float& v : logits) v = std::floor(v / 4);
+        if (kind == 2)   // the best side by side, and much that cannot come
+            for (std::size_t i = 0; i < n; ++i) logits[i] = i / 300 == 7 ? logits[i] + 30 : i % 3 == 0 ? kNan : i % 3 == 1 ? -kInf : logits[i];
+        if (kind == 3)   // fewer than are asked for
+            for (std::size_t i = 0; i < n; ++i) if (i % 1000 != 3) logits[i] = -kInf;
+        for (const std::int32_t k : {1, 7, 8, 40, 78, 79, 80, 500, 20010}) {
+            SamplerOptions o = plain();
+            o.top_k = k;
+            Chain chain = make_chain(o, n);
+            std::vector<Token> want;
+            for (std::size_t i = 0; i < n; ++i)
+                if (logits[i] > -kInf) want.push_back(static_cast<Token>(i));
+            std::stable_sort(want.begin(), want.end(), [&](Token a, Token b) { return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)]; });
+            want.resize(std::min(want.size(), static_cast<std::size_t>(k)));
+            const auto d = chain.distribution(logits);
+            ASSERT_TRUE(d);
+            std::vector<Token> got;
+            for (const Candidate& c : *d) got.push_back(c.id);
+            ASSERT_EQ(got, want) << "kind " << kind << ", k " << k;
+        }
+    }
 }
 
 TEST(Chain, TopK) {
