@@ -41,6 +41,7 @@ Status Session::use_draft(const Model& draft, const DraftOptions& o) {
     if (!what.empty())
         return Error{Errc::invalid_argument, cat(d.file->path(), " cannot draft for ", target.file->path(), ": ", what, "; a draft needs the very same vocabulary, as models of one family have")};
     impl_->draft = std::make_unique<SessionDraft>(Internals::shared(draft), o);
+    impl_->draft_bytes = &d == &target ? 0 : draft.memory_report().total;
     return {};
 }
 

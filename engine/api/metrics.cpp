@@ -131,7 +131,7 @@ std::string Metrics::to_json() const {
                 {"n_prompt", n_prompt}, {"n_reused", n_reused}, {"n_generated", n_generated}, {"n_guessed", n_guessed}, {"n_accepted", n_accepted}, {"n_spikes", n_spikes},
                 {"prompt_tokens_per_second", prompt_tokens_per_second}, {"tokens_per_second", tokens_per_second}, {"kv_hit_rate", kv_hit_rate}, {"acceptance", acceptance},
                 {"decode_runs", json(decode_runs)}, {"prefill_runs", json(prefill_runs)}, {"n_threads", n_threads}, {"n_threads_batch", n_threads_batch}, {"thread_utilisation", thread_utilisation},
-                {"kv", json(kv)}, {"kv_exact", json(kv_exact)}, {"model_bytes", model_bytes}, {"memory", memory}, {"memory_peak", memory_peak},
+                {"kv", json(kv)}, {"kv_exact", json(kv_exact)}, {"model_bytes", model_bytes}, {"draft_bytes", draft_bytes}, {"memory", memory}, {"memory_peak", memory_peak},
                 {"bottleneck", {{"kind", quern::to_string(b.kind)}, {"share", b.share}, {"why", b.why}}}}
         .dump();
 }
@@ -161,7 +161,7 @@ std::string Metrics::to_string() const {
     pages("KV cache     ", kv);
     pages("  exact      ", kv_exact);
     out += cat("threads      ", n_threads, ", for prompts ", n_threads_batch, "; busy ", percent(thread_utilisation), " of the time of runs\n");
-    out += cat("memory       ", engine::format_bytes(memory), " now, ", engine::format_bytes(memory_peak), " at most; the model's ", engine::format_bytes(model_bytes), "\n");
+    out += cat("memory       ", engine::format_bytes(memory), " now, ", engine::format_bytes(memory_peak), " at most; the model's ", engine::format_bytes(model_bytes), draft_bytes > 0 ? cat(", the draft's ", engine::format_bytes(draft_bytes)) : std::string(), "\n");
     const Bottleneck b = bottleneck();
     return out + cat("bottleneck   ", quern::to_string(b.kind), ": ", b.why, "\n");
 }

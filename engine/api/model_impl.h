@@ -64,6 +64,7 @@ struct Session::Impl {
     std::shared_ptr<Model::Impl> model;
     engine::Sequence sequence;
     std::unique_ptr<SessionDraft> draft;                          // null: none
+    std::atomic<std::uint64_t> draft_bytes{0};
     engine::Recorder recorder;
     std::atomic<bool> cancelled{false};
 

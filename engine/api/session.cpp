@@ -49,7 +49,10 @@ Status Session::truncate(std::uint32_t n) {
 Result<Session> Session::fork() const {
     auto copy = std::make_unique<Impl>(impl_->model, impl_->sequence.n_ctx());
     if (auto st = copy->sequence.fork(impl_->sequence); !st) return std::move(st).error();
-    if (const auto& d = impl_->draft) copy->draft = std::make_unique<SessionDraft>(d->model, d->options);
+    if (const auto& d = impl_->draft) {
+        copy->draft = std::make_unique<SessionDraft>(d->model, d->options);
+        copy->draft_bytes = impl_->draft_bytes.load();
+    }
     return Session(std::move(copy));
 }
 
@@ -67,6 +70,7 @@ Metrics Session::metrics() const {
     Metrics m;
     impl_->recorder.fill(m);
     impl_->model->fill(m);
+    m.draft_bytes = impl_->draft_bytes;
     return m;
 }
 

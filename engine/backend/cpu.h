@@ -2,6 +2,7 @@
 // The CPU backend: lowers a plan to steps that all threads of the pool walk together.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -75,7 +76,7 @@ private:
     RopeAngles angles_;
     Mapping arena_, scratch_;          // shared by all executables; scratch_ has one stretch a thread
     std::size_t scratch_stride_ = 0;
-    std::uint32_t n_threads_ = 1, n_threads_batch_ = 1;
+    std::atomic<std::uint32_t> n_threads_ = 1, n_threads_batch_ = 1;   // set between runs, read by anybody
     std::vector<std::uint32_t> staging_pages_;  // 0, 1, 2, ...: the block table of the staging buffer
 };
 

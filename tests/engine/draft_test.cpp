@@ -174,6 +174,7 @@ TEST(Greedy, TheSameTokens) {
             const Model draft = load(path, mo);
             for (const std::uint32_t n : {0u, 1u, 6u, 15u})
                 for (const float penalty : {1.0f, 1.1f}) {
+                    if (penalty != 1 && n != 6) continue;
                     const std::vector<Token> prompt{5, 6, 7, 8, 9, 100, 3};
                     GenerateOptions o{.sampler = {.temperature = 0, .repeat_penalty = penalty}, .max_tokens = 150, .ignore_end_of_generation = true};
                     auto a = target.new_session(), b = target.new_session();

@@ -134,6 +134,10 @@ TEST(Session, MeasuresItself) {
     EXPECT_GE(x.kv.pages_used, 4u);
     EXPECT_EQ(x.kv_exact.pages_total, 0u);
     EXPECT_EQ(x.model_bytes, m->memory_report().total);
+    EXPECT_EQ(x.draft_bytes, 0u) << "the model is its own draft";
+    auto other = Model::load((test::tiny_dir() / "llama-q5_k.gguf").string(), {.n_ctx = 64});
+    ASSERT_TRUE(s->use_draft(*other).ok());
+    EXPECT_EQ(s->metrics().draft_bytes, other->memory_report().total);
     EXPECT_GT(x.memory_peak, 0u);
     EXPECT_LE(x.memory, x.memory_peak);
     EXPECT_EQ(x.n_threads, 2);

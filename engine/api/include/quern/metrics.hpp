@@ -63,7 +63,7 @@ struct Metrics {
     int n_threads = 0, n_threads_batch = 0;         ///< (model) now
     double thread_utilisation = 0;                  ///< (model) CPU time of the process during runs over their time x threads
     KvTierMetrics kv, kv_exact;                     ///< (model) all positions or the quantized ones; two tiers: the exact ones
-    std::uint64_t model_bytes = 0;                  ///< (model) MemoryReport::total
+    std::uint64_t model_bytes = 0, draft_bytes = 0; ///< (model) MemoryReport::total; that of a session's draft
     std::uint64_t memory = 0, memory_peak = 0;      ///< resident bytes of the process; 0 where the system does not say
 
     /// What binds, and why.
