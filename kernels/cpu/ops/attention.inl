@@ -9,8 +9,8 @@
 //
 // Both products are the same register tile: R rows x J vectors of accumulators, acc[r][j] += a[r] * b[j]. A tile step
 // loads R + J values for R * J FMAs, and two FMAs a cycle of latency four need eight vectors in flight: AVX-512 takes 24 of
-// its 32 registers for accumulators (12 x 2; for outputs 6 x 4 measures the same); AVX2 and NEON have room for 6 pairs or
-// quads. The scalar table keeps one: it is the reference, and unrolling would only make it large.
+// its 32 registers for accumulators (12 x 2 for scores, 6 x 4 for outputs: there 12 x 2 is no faster); AVX2 and NEON have
+// room for 6 pairs or quads. The scalar table keeps one: it is the reference, and unrolling would only make it large.
 #pragma once
 
 #include "kernels/cpu/ops/kv_store.inl"
@@ -38,7 +38,7 @@
 namespace quern::kernels::QUERN_ISA_NS {
 
 constexpr int kAttnRowsQK = QUERN_ATTN_ACC >= 24 ? 12 : QUERN_ATTN_ACC;
-constexpr int kAttnRowsPV = QUERN_ATTN_ACC >= 24 ? 12 : QUERN_ATTN_ACC;
+constexpr int kAttnRowsPV = QUERN_ATTN_ACC >= 24 ? 6 : QUERN_ATTN_ACC;
 constexpr int kSpan = static_cast<int>(kAttnSpan);
 constexpr int kSpanTiles = kSpan / 16;
 constexpr int kDimChunk = 256;           // dimensions of q packed at a time
