@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The instructions that kernels/cpu/simd/amx.h names, in C++. Included there, inside the unit's namespace.
+// The instructions that kernels/cpu/micro/amx_tiles.h names, in C++. Included there, inside the unit's namespace.
 #pragma once
 
 struct Tiles8 {

@@ -5,7 +5,7 @@
 // Sums of the next block are on their way through memory while those of the present one are scaled.
 #pragma once
 
-#include "kernels/cpu/simd/amx.h"
+#include "kernels/cpu/micro/amx_tiles.h"
 
 namespace quern::kernels::QUERN_ISA_NS {
 
