@@ -564,7 +564,7 @@ void quern_generate_options_init(quern_generate_options* options, size_t struct_
 quern_status quern_preset(int32_t preset, quern_preset_options* out, quern_error* error) {
     return guarded(error, [&]() -> Status {
         if (preset < QUERN_PRESET_CHAT_SHORT || preset > QUERN_PRESET_CODE)
-            return Error{Errc::invalid_argument, cat("preset is ", preset, "; it is one of QUERN_PRESET_...")};
+            return Error{Errc::invalid_argument, quern::cat("preset is ", preset, "; it is one of QUERN_PRESET_...")};
         const quern::PresetOptions p = quern::preset_options(static_cast<quern::Preset>(preset));
         quern_preset_options o{};
         o.kv_type = int(p.kv_type);
