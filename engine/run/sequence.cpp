@@ -371,7 +371,7 @@ Status Sequence::restore(const std::string& path, std::uint64_t model, std::stri
     std::vector<std::uint32_t> pages;
     const std::size_t need = pages_for(f.tokens.size());
     pages.reserve(need);
-    if (!ring_.reserve(n) || !ring_.own_first()) return no_ring();
+    if (!ring_.reserve(f.tokens.size()) || !ring_.own_first()) return no_ring();
     if (!pool.take(static_cast<std::uint32_t>(need), pages)) return no_page(f.tokens.size());
     ExactRing ring = std::move(ring_);   // stays: others may wait for its pages
     truncate(0);
