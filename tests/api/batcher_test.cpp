@@ -113,14 +113,14 @@ TEST(Batcher, GivesWhatSingleSessionsGive) {
             Batcher b = make(m, {.max_running = c.max_running, .max_waiting = 100, .n_prefill = c.n_prefill});
             std::vector<std::optional<Ticket>> tickets(requests.size());
             // Requests that must get into each other's way wait for each other.
-            if (!c.preempts) ASSERT_TRUE(b.start().ok());
+            if (!c.preempts) { ASSERT_TRUE(b.start().ok()); }
             std::vector<std::thread> threads;
             for (std::size_t t = 0; t < 3; ++t)
                 threads.emplace_back([&, t] {
                     for (std::size_t i = t; i < requests.size(); i += 3) tickets[i] = submit(b, requests[i]);
                 });
             for (std::thread& t : threads) t.join();
-            if (c.preempts) ASSERT_TRUE(b.start().ok());
+            if (c.preempts) { ASSERT_TRUE(b.start().ok()); }
             for (const auto& t : tickets) t->wait();
             for (std::size_t i = 0; i < requests.size(); ++i) expect_same(tickets[i]->result(), want[i], i);
             const BatchMetrics metrics = b.metrics();
