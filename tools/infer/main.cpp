@@ -74,12 +74,12 @@ void add_flags(CLI::App& app, Flags& f) {
     app.add_option("--preset", f.model.preset, "Cache, context policy and lookup for a use, where no other flag sets them")
         ->transform(CLI::CheckedTransformer(std::map<std::string, Preset>{{"chat-short", Preset::chat_short}, {"chat-long", Preset::chat_long},
                                                                           {"document", Preset::document}, {"code", Preset::code}}))
-        ->type_name("chat-short|chat-long|document|code");
+        ->option_text("chat-short|chat-long|document|code");
     app.add_option("--ctx-policy", f.generate.context_policy,
                    "When the context is full: stop; or slide: drop the older half of what follows --keep and\n"
                    "read the rest again; with --chat, the oldest messages. Standard error says so")
         ->transform(CLI::CheckedTransformer(std::map<std::string, ContextPolicy>{{"stop", ContextPolicy::stop}, {"slide", ContextPolicy::slide}}))
-        ->type_name("stop|slide")->default_str("stop");
+        ->option_text("stop|slide [stop]")->default_str("stop");
     app.add_option("--keep", f.keep, "slide: tokens at the start that are never dropped; -1: the message of --system, else 16")
         ->check(CLI::Range(std::int64_t{-1}, std::int64_t{1} << 31))->type_name("INT")->capture_default_str();
     app.add_flag("--allow-smaller-context", f.shrink, "Shrink the context rather than refuse, with --memory-limit");
