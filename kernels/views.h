@@ -100,6 +100,7 @@ struct AttnArgs {
     KvHeadView kv;
     std::int32_t begin, end;       // multiples of 16 (begin) and, in Q8 and Q4, of kKvGroup (both); at most kAttnSpan apart
     std::int32_t first;            // what lies before is not looked at; 0: all is
+    std::int32_t known;            // pages are known of positions below: those from end on may be fetched ahead; 0: none
     const float* q;
     std::size_t q_stride;          // floats from token to token
     std::uint32_t n_tokens, n_rep; // n_tokens * n_rep <= kAttnMaxRows

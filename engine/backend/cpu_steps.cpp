@@ -428,6 +428,7 @@ void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t he
     a.mask_from = t.chunk->pos0 - from.from;
     a.begin = (sink || old ? at : std::max(at, p.border)) - from.from;
     a.end = sink ? static_cast<std::int32_t>(KvTiers::kSink) : std::min(at + span, old ? p.border : p.end) - from.from;
+    a.known = s.tiers.on ? 0 : p.end;
     a.first = old ? static_cast<std::int32_t>(KvTiers::kSink) : 0;
     s.table->attention[static_cast<int>((own ? s.exact : s.pages)->shape().format)](a);
 }

@@ -278,7 +278,7 @@ static void qk_group(const AttnArgs& a, int row0, int rows, int first_tile, int 
     const int last_pos = a.pos0 + (row0 + rows - 1) / n_rep;
     for (int t = first_tile; t < last_tile + 16; ++t) {
         const int at = a.begin + t * 16;
-        if (t >= last_tile && at > last_pos) {
+        if (t >= last_tile && (at > last_pos || at >= a.known)) {
             tiles[t] = tiles[last_tile - 1];
             continue;
         }
@@ -344,7 +344,7 @@ static void attn_merge(float* a, float* a_ml, const float* b, const float* b_ml,
         if (replace) {
             a_ml[1] = b_ml[1];
         } else {
-            float l[16];
+            alignas(64) float l[16];
             f_store(l, f_fma(f_set1(b_ml[1]), wb, f_mul(f_set1(a_ml[1]), wa)));
             a_ml[1] = l[0];
         }

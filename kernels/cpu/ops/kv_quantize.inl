@@ -28,7 +28,7 @@ QUERN_INLINE void kv_affine(float min, float max, std::uint8_t& scale, std::int8
     const std::uint32_t code = s <= 0x1p-14f ? 8 : s < 0x1.cp16f ? (f32_bits(s * 0x1p-112f) + (1u << 20) - 1) >> 20 : 255;
     scale = static_cast<std::uint8_t>(code);
     inv = 1.0f / (bits_f32(code << 20) * 0x1p112f);
-    std::int8_t z[16];
+    alignas(64) std::int8_t z[16];
     i_store_s8(z, kv_code(f_set1(4.0f * min * inv - 0.5f), -127.0f, 127.0f));   // down, or exact
     zero = z[0];
 }
@@ -40,9 +40,9 @@ template <KvFormat F>
 static void kv_quantize_k(const std::byte* const* k, int n_d, const KvQuantLayout& at, std::byte* out) {
     for (int d0 = 0; d0 < n_d; d0 += 16) {
         const int n = n_d - d0 < 16 ? n_d - d0 : 16;
-        std::uint8_t scale[16] = {};
-        std::int8_t zero[16] = {};
-        float most[16] = {}, inv[16];
+        alignas(64) std::uint8_t scale[16] = {};
+        alignas(64) std::int8_t zero[16] = {};
+        alignas(64) float most[16] = {}, inv[16];
         for (int c = 0; c < n; ++c) {
             const std::ptrdiff_t d = std::ptrdiff_t{32} * (d0 + c);
             const F32x16 a = f_load_f16(k[0] + d), b = f_load_f16(k[1] + d);
@@ -78,9 +78,9 @@ template <KvFormat F>
 static void kv_quantize_v(const std::byte* v, int n_d, int t0, const KvQuantLayout& at, std::byte* out) {
     const int columns = (n_d + 15) / 16;
     const std::ptrdiff_t pitch = std::ptrdiff_t{32} * columns;
-    float least[16], most[16], inv[16];
+    alignas(64) float least[16], most[16], inv[16];
     for (int t = 0; t < 16; ++t) {
-        float first[16];
+        alignas(64) float first[16];
         f_store(first, f_load_f16(v + t * pitch));
         F32x16 lo = f_set1(first[0]), hi = lo;
         for (int c = 0; c < columns; ++c) {
