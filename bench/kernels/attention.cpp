@@ -75,6 +75,7 @@ struct Scene {
         a.n_tokens = c.n_tokens;
         a.n_rep = kRep;
         a.pos0 = static_cast<std::int32_t>(c.depth - c.n_tokens);
+        a.known = static_cast<std::int32_t>(c.depth);
         a.scale = 1.0f / std::sqrt(static_cast<float>(kHeadDim));
         a.out_stride = kHeadDim;
         a.scratch = scratch.data();
