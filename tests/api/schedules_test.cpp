@@ -15,7 +15,7 @@
 namespace quern {
 namespace {
 
-// QUERN_TEST_SCHEDULES asks for another number. A thousand take the thread sanitizer most of an hour.
+// QUERN_TEST_SCHEDULES asks for another number. A thousand take the thread sanitizer ten minutes.
 #ifdef __SANITIZE_THREAD__
 constexpr std::uint32_t kSchedules = 100;
 #elif defined(QUERN_TEST_SANITIZED)
