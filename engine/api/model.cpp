@@ -195,14 +195,14 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
 
 const ModelInfo& Model::info() const { return impl_->info; }
 
-MemoryReport Model::memory_report() const {
-    const engine::BackendMemory m = impl_->executor->memory();
-    const engine::PagePool& pages = impl_->executor->pages();
+MemoryReport Model::Impl::memory_report() const {
+    const engine::BackendMemory m = executor->memory();
+    const engine::PagePool& pages = executor->pages();
     MemoryReport r;
     r.weights_packed = m.weights_packed;
     r.weights_mapped = m.weights_mapped;
     r.kv_kept = pages.n_kept() * pages.shape().page_bytes();
-    const engine::PagePool* exact = impl_->executor->exact_pages();
+    const engine::PagePool* exact = executor->exact_pages();
     r.kv_capacity = pages.capacity_bytes() + (exact ? exact->capacity_bytes() : 0);
     r.kv_used = pages.used_bytes() + (exact ? exact->used_bytes() : 0);
     r.kv_bytes_per_token = pages.shape().page_bytes() / pages.shape().page_tokens;
@@ -210,6 +210,7 @@ MemoryReport Model::memory_report() const {
     r.total = r.weights_packed + r.weights_mapped + r.kv_capacity + r.buffers;
     return r;
 }
+MemoryReport Model::memory_report() const { return impl_->memory_report(); }
 
 std::string MemoryReport::to_string() const {
     std::string out;

@@ -33,6 +33,7 @@ struct Model::Impl {
     mutable engine::Recorder texts;                               // of tokenizing
 
     Status need_tokenizer() const;
+    MemoryReport memory_report() const;
     /// What of metrics is the model's.
     void fill(Metrics& out) const;
     /// Chooses thread counts and batch as `options.tune` asks; what kept it from measuring is

@@ -151,7 +151,7 @@ private:
         };
         auto st = q.run(on_step);
         if (st) st = q.need_logits();
-        answer_.result().prompt_seconds = clock_.seconds();
+        r.prompt_seconds = clock_.seconds();
         s_.recorder.add(engine::Stage::prefill, r.prompt_seconds);
         s_.recorder.count({.n_prompt = r.n_prompt, .n_reused = r.n_reused});
         if (st ? !go : st.error().code == Errc::cancelled) {

@@ -122,8 +122,7 @@ struct CpuBackend::Lowered {
             case OpKind::matmul: lower_matmul(op); break;
             case OpKind::rope_store: {
                 v.in2 = op.in2; v.in3 = op.in3; v.out = kNone;
-                const bool stages = b.args_.tiers.staging_tokens(bucket) > 0;
-                if (b.args_.tiers.on && stages) set_heads(add(kStepStage, StepValues{}, op));
+                if (staging_bytes() > 0) set_heads(add(kStepStage, StepValues{}, op));
                 Step& s = add(kStepRopeStore, v, op);
                 s.eps = h().rms_eps;
                 s.pairs = h().arch->rope_pairs;

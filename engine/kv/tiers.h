@@ -37,6 +37,10 @@ struct KvTiers {
     }
     /// Tokens with whole groups in the quantized tier once n tokens have run.
     std::uint32_t quantized(std::uint64_t n) const { return static_cast<std::uint32_t>(boundary(static_cast<std::int64_t>(n) - 1)); }
+    /// Pages of a block table for n tokens: with two tiers those that are quantized then.
+    std::uint32_t pages_for(std::uint64_t n, std::uint32_t page_tokens) const {
+        return static_cast<std::uint32_t>(((on ? quantized(n) : n) + page_tokens - 1) / page_tokens);
+    }
     /// First exact position that a chunk at pos0 needs: what has not been migrated yet.
     std::int32_t window(std::int32_t pos0) const { return boundary(std::int64_t{pos0} - 1); }
     /// Whether the ring takes the chunk; else it is staged.

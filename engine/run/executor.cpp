@@ -28,8 +28,8 @@ KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tai
 }
 
 std::uint64_t KvPlan::bytes() const {
-    return n_tokens / shape.page_tokens * shape.page_bytes() + (n_tokens % shape.page_tokens ? shape.page_bytes() : 0) +
-           (tiers.on ? n_exact_tokens / exact.page_tokens * exact.page_bytes() : 0);
+    const auto of = [](const KvShape& s, std::uint64_t n) { return (n + s.page_tokens - 1) / s.page_tokens * s.page_bytes(); };
+    return of(shape, n_tokens) + (tiers.on ? of(exact, n_exact_tokens) : 0);
 }
 
 Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o) {

@@ -23,7 +23,7 @@ bool admitted_before(const SchedulerEntry& a, const SchedulerEntry& b) {
 }  // namespace
 
 Scheduler::Scheduler(SchedulerLimits limits, Reuse reuse) : limits_(limits), reuse_(std::move(reuse)) {
-    for (auto* list : {&running_, &step_.preempted, &step_.admitted}) list->reserve(limits_.max_running + 1);
+    for (auto* list : {&running_, &step_.preempted}) list->reserve(limits_.max_running + 1);
     step_.slices.reserve(limits_.max_running + 1);
 }
 
@@ -62,7 +62,6 @@ void Scheduler::forget_clients() {
 const Scheduler::Step& Scheduler::plan(std::uint32_t n_free_pages, std::uint32_t n_free_rings) {
     step_.slices.clear();
     step_.preempted.clear();
-    step_.admitted.clear();
     step_.stuck = nullptr;
     free_ = n_free_pages;
     rings_ = n_free_rings;
@@ -181,7 +180,6 @@ void Scheduler::admit() {
         e->n_pages = pages_for(e->n_tokens);
         free_ -= e->n_pages;
         if (rings_ != kNoLimit) --rings_;
-        step_.admitted.push_back(e);
         find_reusable(*e);
         take_slice(*e, std::min(e->n_tokens - e->n_run, budget_));
     }

@@ -52,7 +52,6 @@ public:
     struct Step {
         std::vector<Slice> slices;               // in the order of the batch
         std::vector<SchedulerEntry*> preempted;  // have lost their pages, and wait again
-        std::vector<SchedulerEntry*> admitted;
         /// Can never run as things are: nothing else runs, and it does not fit the free pages. Remove it.
         SchedulerEntry* stuck = nullptr;
     };
@@ -85,10 +84,7 @@ public:
     std::span<SchedulerEntry* const> running() const { return running_; }  // best first
     std::span<SchedulerEntry* const> waiting() const { return waiting_; }  // in no order
     bool idle() const { return running_.empty() && waiting_.empty(); }
-    std::uint32_t pages_for(std::uint32_t n_tokens) const {
-        const std::uint32_t n = limits_.tiers.on ? limits_.tiers.quantized(n_tokens) : n_tokens;
-        return (n + limits_.page_tokens - 1) / limits_.page_tokens;
-    }
+    std::uint32_t pages_for(std::uint32_t n_tokens) const { return limits_.tiers.pages_for(n_tokens, limits_.page_tokens); }
     /// From the next plan on. Those that run beyond max_running go on; nobody joins them.
     void set_limits(std::uint32_t max_running, std::uint32_t max_prefill) {
         limits_.max_running = max_running;

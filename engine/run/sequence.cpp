@@ -85,8 +85,7 @@ void Sequence::publish_pages() {
 }
 
 std::size_t Sequence::pages_for(std::size_t n_tokens) const {
-    const std::size_t page = executor_.pages().shape().page_tokens;
-    return ((executor_.tiers().on ? executor_.tiers().quantized(n_tokens) : n_tokens) + page - 1) / page;
+    return executor_.tiers().pages_for(n_tokens, executor_.pages().shape().page_tokens);
 }
 
 void Sequence::keep_pages(std::size_t n_tokens) {
@@ -96,19 +95,12 @@ void Sequence::keep_pages(std::size_t n_tokens) {
     n_published_ = std::min(n_published_, n_run_ / pool.shape().page_tokens);
 }
 
-bool Sequence::take_pages(std::size_t n_tokens) {
-    PagePool& pool = executor_.pages();
-    const std::size_t need = pages_for(n_tokens), have = pages_.size();
-    if (need > have && !pool.take(static_cast<std::uint32_t>(need - have), pages_)) return false;
-    if (ring_.reserve(n_tokens)) return true;
-    for (; pages_.size() > have; pages_.pop_back()) pool.release(pages_.back());
-    return false;
-}
-
 Status Sequence::reserve_pages(std::size_t n_tokens) {
     // A scheduler counts whole exact tiers.
     if (!ring_.reserve(logits_.empty() ? n_ctx_ : n_tokens)) return no_ring();
-    return take_pages(n_tokens) ? own_pages(n_tokens) : no_page(n_tokens);
+    const std::size_t need = pages_for(n_tokens), have = pages_.size();
+    if (need > have && !executor_.pages().take(static_cast<std::uint32_t>(need - have), pages_)) return no_page(n_tokens);
+    return own_pages(n_tokens);
 }
 
 Status Sequence::own_pages(std::size_t n_tokens) {

@@ -90,8 +90,6 @@ public:
 private:
     /// Pages of the block table for so many tokens.
     std::size_t pages_for(std::size_t n_tokens) const;
-    /// Takes the pages that the first n tokens lack; false, with nothing taken, if too few are free.
-    bool take_pages(std::size_t n_tokens);
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
     Status own_pages(std::size_t n_tokens);
     /// Notes that n tokens from n_run_ on were run: what their exact forms replaced in the ring is lost.
