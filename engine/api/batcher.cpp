@@ -22,7 +22,6 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr std::uint32_t kMaxRunning = 4096, kMaxWaiting = 1 << 16;
-constexpr std::size_t kTextBytesPerToken = 8;  // room taken in advance; more makes the text grow while decoding
 
 std::string seconds_text(double s) {
     char text[32];
@@ -319,8 +318,7 @@ void Batcher::Impl::start_sequence(Work& w) {
     w.sequence = std::make_unique<engine::Sequence>(executor, n_prompt + n_answer, /*own_logits=*/false);
     w.sequence->add(w.prompt);
     w.answer->read(w.prompt);
-    w.answer->result().tokens.reserve(n_answer);
-    w.answer->result().text.reserve(n_answer * kTextBytesPerToken);
+    w.answer->reserve(n_answer);
     w.started = now();
     w.metrics.queue_seconds = w.started - w.submitted;
     {
@@ -515,22 +513,23 @@ void Batcher::Impl::adapt(double step_seconds) {
 
 BatchMetrics Batcher::metrics() const {
     const Impl& i = *impl_;
-    std::lock_guard lock(i.mutex);
+    std::unique_lock lock(i.mutex);
     BatchMetrics m = i.totals;
-    i.recorder.fill(m);
-    i.impl.fill(m);
+    const auto n_sequences = static_cast<double>(i.n_sequences), n_tokens = static_cast<double>(i.n_tokens_run);
     m.max_running = i.settings.n_running;
     m.n_prefill = i.settings.n_prefill;
     m.n_waiting = static_cast<std::uint32_t>(i.n_queued + i.inbox.size());
+    lock.unlock();  // the rest asks the system and sums up: nobody need wait for that
+    i.recorder.fill(m);
+    i.impl.fill(m);
     m.pages_total = i.executor.pages().n_pages();
     if (m.busy_seconds > 0) {
-        m.prompt_tokens_per_second =
-            static_cast<double>(m.n_prompt - m.n_reused) / m.busy_seconds;
+        m.prompt_tokens_per_second = static_cast<double>(m.n_prompt - m.n_reused) / m.busy_seconds;
         m.tokens_per_second = static_cast<double>(m.n_generated) / m.busy_seconds;
     }
     if (m.n_steps > 0) {
-        m.mean_sequences = static_cast<double>(i.n_sequences) / static_cast<double>(m.n_steps);
-        m.mean_tokens = static_cast<double>(i.n_tokens_run) / static_cast<double>(m.n_steps);
+        m.mean_sequences = n_sequences / static_cast<double>(m.n_steps);
+        m.mean_tokens = n_tokens / static_cast<double>(m.n_steps);
         m.occupancy = m.mean_sequences / i.max_running;
     }
     return m;

@@ -88,8 +88,7 @@ void Model::Impl::fill(Metrics& out) const {
     out.thread_utilisation = ratio(runs.decode.cpu_seconds + runs.prefill.cpu_seconds, runs.decode.seconds * out.n_threads + runs.prefill.seconds * out.n_threads_batch);
     out.kv = tier_of(&executor->pages());
     out.kv_exact = tier_of(executor->exact_pages());
-    const engine::BackendMemory m = executor->memory();
-    out.model_bytes = m.weights_packed + m.weights_mapped + m.buffers + out.kv.pages_total * out.kv.page_bytes + out.kv_exact.pages_total * out.kv_exact.page_bytes;
+    out.model_bytes = memory_report().total;
     const engine::ProcessMemory process = engine::process_memory();
     out.memory = process.resident;
     out.memory_peak = process.peak_resident;
@@ -124,16 +123,60 @@ Bottleneck Metrics::bottleneck() const {
     return of_runs(*this, most == generating || prefill_runs.n_runs == 0, most / all);   // a prompt of a few tokens runs as if they were generated
 }
 
-std::string Metrics::to_json() const {
-    const Bottleneck b = bottleneck();
-    return Json{{"tokenize", json(tokenize)}, {"queue", json(queue)}, {"prefill", json(prefill)}, {"first_token", json(first_token)}, {"token", json(token)},
-                {"decode", json(decode)}, {"sampling", json(sampling)}, {"detokenize", json(detokenize)}, {"guess", json(guess)}, {"overhead", json(overhead)}, {"request", json(request)},
-                {"n_prompt", n_prompt}, {"n_reused", n_reused}, {"n_generated", n_generated}, {"n_guessed", n_guessed}, {"n_accepted", n_accepted}, {"n_spikes", n_spikes},
-                {"prompt_tokens_per_second", prompt_tokens_per_second}, {"tokens_per_second", tokens_per_second}, {"kv_hit_rate", kv_hit_rate}, {"acceptance", acceptance},
-                {"decode_runs", json(decode_runs)}, {"prefill_runs", json(prefill_runs)}, {"n_threads", n_threads}, {"n_threads_batch", n_threads_batch}, {"thread_utilisation", thread_utilisation},
-                {"kv", json(kv)}, {"kv_exact", json(kv_exact)}, {"model_bytes", model_bytes}, {"draft_bytes", draft_bytes}, {"memory", memory}, {"memory_peak", memory_peak},
-                {"bottleneck", {{"kind", quern::to_string(b.kind)}, {"share", b.share}, {"why", b.why}}}}
+namespace {
+
+Json json(const Metrics& m) {
+    const Bottleneck b = m.bottleneck();
+    return Json{{"tokenize", json(m.tokenize)}, {"queue", json(m.queue)}, {"prefill", json(m.prefill)}, {"first_token", json(m.first_token)}, {"token", json(m.token)},
+                {"decode", json(m.decode)}, {"sampling", json(m.sampling)}, {"detokenize", json(m.detokenize)}, {"guess", json(m.guess)}, {"overhead", json(m.overhead)}, {"request", json(m.request)},
+                {"n_prompt", m.n_prompt}, {"n_reused", m.n_reused}, {"n_generated", m.n_generated}, {"n_guessed", m.n_guessed}, {"n_accepted", m.n_accepted}, {"n_spikes", m.n_spikes},
+                {"prompt_tokens_per_second", m.prompt_tokens_per_second}, {"tokens_per_second", m.tokens_per_second}, {"kv_hit_rate", m.kv_hit_rate}, {"acceptance", m.acceptance},
+                {"decode_runs", json(m.decode_runs)}, {"prefill_runs", json(m.prefill_runs)}, {"n_threads", m.n_threads}, {"n_threads_batch", m.n_threads_batch}, {"thread_utilisation", m.thread_utilisation},
+                {"kv", json(m.kv)}, {"kv_exact", json(m.kv_exact)}, {"model_bytes", m.model_bytes}, {"draft_bytes", m.draft_bytes}, {"memory", m.memory}, {"memory_peak", m.memory_peak},
+                {"bottleneck", {{"kind", quern::to_string(b.kind)}, {"share", b.share}, {"why", b.why}}}};
+}
+
+}  // namespace
+
+std::string Metrics::to_json() const { return json(*this).dump(); }
+
+std::string RequestMetrics::to_json() const {
+    return Json{{"queue_seconds", queue_seconds},
+                {"prefill_seconds", prefill_seconds},
+                {"first_token_seconds", first_token_seconds},
+                {"decode_seconds", decode_seconds},
+                {"total_seconds", total_seconds},
+                {"n_prompt", n_prompt},
+                {"n_generated", n_generated},
+                {"n_reused", n_reused},
+                {"n_preemptions", n_preemptions},
+                {"n_recomputed", n_recomputed}}
         .dump();
+}
+
+std::string BatchMetrics::to_json() const {
+    Json out{{"n_submitted", n_submitted},
+             {"n_refused", n_refused},
+             {"n_finished", n_finished},
+             {"n_cancelled", n_cancelled},
+             {"n_expired", n_expired},
+             {"n_failed", n_failed},
+             {"n_running", n_running},
+             {"n_waiting", n_waiting},
+             {"max_running", max_running},
+             {"n_prefill", n_prefill},
+             {"n_steps", n_steps},
+             {"n_preemptions", n_preemptions},
+             {"n_recomputed", n_recomputed},
+             {"busy_seconds", busy_seconds},
+             {"mean_sequences", mean_sequences},
+             {"mean_tokens", mean_tokens},
+             {"occupancy", occupancy},
+             {"pages_total", pages_total},
+             {"pages_used", pages_used},
+             {"pages_peak", pages_peak}};
+    out.update(json(static_cast<const Metrics&>(*this)));
+    return out.dump();
 }
 
 std::string Metrics::to_string() const {
