@@ -7,16 +7,7 @@
 #include <string.h>
 
 #include "quern/quern.h"
-
-static int failures = 0;
-
-#define CHECK(condition)                                                            \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            ++failures;                                                             \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-        }                                                                           \
-    } while (0)
+#include "tests/api/c_check.h"
 
 static void check_status(int line, quern_status got, quern_status want, const quern_error* error, const char* part) {
     if (got != want) {

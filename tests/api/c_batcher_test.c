@@ -5,16 +5,7 @@
 #include <string.h>
 
 #include "quern/quern.h"
-
-static int failures = 0;
-
-#define CHECK(condition)                                                            \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            ++failures;                                                             \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-        }                                                                           \
-    } while (0)
+#include "tests/api/c_check.h"
 
 /* The call passes &error; this compares its status and a part of the message. */
 #define EXPECT(call, want, part)                                                                            \
