@@ -45,7 +45,8 @@ static_assert(QUERN_KV_F16 == int(quern::KvType::f16) && QUERN_KV_F32 == int(que
 static_assert(QUERN_LOG_DEBUG == int(quern::LogLevel::debug) && QUERN_LOG_ERROR == int(quern::LogLevel::error));
 static_assert(QUERN_PRESET_CHAT_SHORT == int(quern::Preset::chat_short) && QUERN_PRESET_CODE == int(quern::Preset::code));
 static_assert(QUERN_CONTEXT_STOP == int(quern::ContextPolicy::stop) &&
-              QUERN_CONTEXT_SLIDE == int(quern::ContextPolicy::slide));
+              QUERN_CONTEXT_SLIDE == int(quern::ContextPolicy::slide) &&
+              QUERN_CONTEXT_COMPRESS == int(quern::ContextPolicy::compress));
 static_assert(QUERN_STOP_END_OF_GENERATION == int(quern::StopReason::end_of_generation) &&
               QUERN_STOP_MAX_TOKENS == int(quern::StopReason::max_tokens) &&
               QUERN_STOP_STRING == int(quern::StopReason::stop_string) &&

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "engine/api/answer.h"
 #include "engine/backend/pack_cache.h"
 #include "engine/core/clock.h"
+#include "engine/run/compress.h"
 #include "engine/run/lookup.h"
 
 namespace quern {
@@ -137,8 +140,8 @@ private:
 
     Status prefill(std::span<const Token> prompt) {
         engine::Sequence& q = s_.sequence;
-        if (prompt.size() > q.room() && slides() && prompt.size() < q.n_ctx() - o_.context_keep)
-            if (auto st = slide(prompt.size()); !st) return st;
+        if (prompt.size() > q.room() && goes_on() && prompt.size() < q.n_ctx() - o_.context_keep)
+            if (auto st = make_room(prompt.size()); !st) return st;
         const auto before = static_cast<std::uint32_t>(q.tokens().size());
         if (auto st = q.append(prompt); !st) return st;
         GenerateResult& r = answer_.result();
@@ -160,7 +163,7 @@ private:
         }
         if (!st) q.truncate(before);
         answer_.read(q.tokens());
-        const std::uint64_t most = o_.max_tokens < 0 || slides() ? q.n_ctx() : static_cast<std::uint64_t>(o_.max_tokens);
+        const std::uint64_t most = o_.max_tokens < 0 || goes_on() ? q.n_ctx() : static_cast<std::uint64_t>(o_.max_tokens);
         answer_.reserve(static_cast<std::uint32_t>(std::min<std::uint64_t>(most, q.n_ctx())));
         return st;
     }
@@ -169,9 +172,9 @@ private:
         engine::Sequence& q = s_.sequence;
         for (Timing timing(*this); !answer_.over(); timing.token()) {
             if (cancelled()) answer_.stop(StopReason::cancelled);
-            if (answer_.at_limit(slides() ? 1 : q.room())) break;
+            if (answer_.at_limit(goes_on() ? 1 : q.room())) break;
             if (q.room() == 0)
-                if (auto st = slide(0); !st) return st;
+                if (auto st = make_room(0); !st) return st;
             // The token before this one is run only now, so that the last one costs no step.
             if (auto st = advance(); !st) return st;
             if (answer_.over()) break;
@@ -242,22 +245,42 @@ private:
         if (s_.draft) s_.draft->draft.accepted(s_.sequence.n_taken());
     }
 
-    bool slides() const { return o_.context_policy == ContextPolicy::slide; }
+    bool goes_on() const { return o_.context_policy != ContextPolicy::stop; }
 
-    /// Drops the older of the tokens behind the first context_keep, so that at least one more, or `more`, has room. The
-    /// others wait to be run: their keys were rotated for positions that they no longer have.
-    Status slide(std::size_t more) {
+    /// Drops some of the tokens behind the first context_keep, so that at least one more, or `more`, has room. Those behind the
+    /// first one dropped wait to be run: their keys were rotated for positions that they no longer have.
+    Status make_room(std::size_t more) {
         engine::Sequence& q = s_.sequence;
         const std::size_t have = q.tokens().size(), keep = std::min<std::size_t>(o_.context_keep, have), rest = have - keep;
         const auto wanted = static_cast<std::size_t>(static_cast<double>(rest) * o_.context_overlap);
         std::size_t n = std::min({wanted, rest - 1, q.n_ctx() - keep - more});
         if (more == 0) n = std::max<std::size_t>(n, 1);
-        const std::vector<Token> tail(q.tokens().end() - static_cast<std::ptrdiff_t>(n), q.tokens().end());
-        q.truncate(static_cast<std::uint32_t>(keep));
-        if (auto st = q.append(tail); !st) return st;
-        answer_.result().n_dropped += static_cast<std::uint32_t>(rest - n);
-        if (o_.on_slide) o_.on_slide(static_cast<std::uint32_t>(rest - n), static_cast<std::uint32_t>(keep + n));
+        std::vector<Token> left;   // behind the first `same` tokens
+        std::size_t same = keep;
+        if (o_.context_policy == ContextPolicy::slide) {
+            left.assign(q.tokens().end() - static_cast<std::ptrdiff_t>(n), q.tokens().end());
+        } else {
+            auto kept = attended(static_cast<std::uint32_t>(keep), static_cast<std::uint32_t>(keep + n));
+            if (!kept) return std::move(kept).error();
+            for (same = 0; same < kept->size() && (*kept)[same] == same;) ++same;
+            for (std::size_t i = same; i < kept->size(); ++i) left.push_back(q.tokens()[(*kept)[i]]);
+        }
+        q.truncate(static_cast<std::uint32_t>(same));
+        if (auto st = q.append(left); !st) return st;
+        const std::size_t now = same + left.size();
+        answer_.result().n_dropped += static_cast<std::uint32_t>(have - now);
+        if (o_.on_slide) o_.on_slide(static_cast<std::uint32_t>(have - now), static_cast<std::uint32_t>(now));
         return {};
+    }
+
+    /// Positions that ContextPolicy::compress keeps.
+    Result<std::vector<std::uint32_t>> attended(std::uint32_t keep, std::uint32_t most) {
+        engine::Sequence& q = s_.sequence;
+        auto shares = q.observe();
+        if (!shares) return std::move(shares).error();
+        if (std::ranges::all_of(*shares, [](double x) { return x == 0; }))
+            return Error{Errc::unsupported, "context_policy compress must know what attention is spent on, which what this model runs on does not tell; choose slide or stop"};
+        return engine::keep_attended(*shares, static_cast<std::uint32_t>(q.tokens().size()), keep, most);
     }
 
     bool cancelled() const { return s_.cancelled.load(std::memory_order_relaxed); }
@@ -274,10 +297,10 @@ private:
 
 Status check_context(const GenerateOptions& o, std::uint32_t n_ctx) {
     if (o.context_policy == ContextPolicy::stop) return {};
-    if (o.context_policy != ContextPolicy::slide) return Error{Errc::invalid_argument, "context_policy is neither stop nor slide"};
+    if (o.context_policy != ContextPolicy::slide && o.context_policy != ContextPolicy::compress) return Error{Errc::invalid_argument, "context_policy is neither stop nor slide nor compress"};
     if (!(o.context_overlap >= 0 && o.context_overlap < 1)) return Error{Errc::invalid_argument, "context_overlap is " + std::to_string(o.context_overlap) + "; it is 0 to below 1"};
     if (std::uint64_t{o.context_keep} + 2 > n_ctx)
-        return Error{Errc::invalid_argument, "context_keep is " + std::to_string(o.context_keep) + ", which leaves no room to slide in a context of " + std::to_string(n_ctx) + " tokens"};
+        return Error{Errc::invalid_argument, "context_keep is " + std::to_string(o.context_keep) + ", which leaves nothing to drop in a context of " + std::to_string(n_ctx) + " tokens"};
     return {};
 }
 

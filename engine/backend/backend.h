@@ -37,6 +37,12 @@ struct RunArgs {
     std::span<const std::uint32_t> outputs;
     float* logits = nullptr;      // [outputs.size()][logits_stride floats]
     std::size_t logits_stride = 0;
+    /// Null, or what the attention of the tokens of the only chunk is spent on, which the run adds up: [KV heads of all layers]
+    /// [observed_blocks(positions)], softmax weights summed over tokens and the heads that share the KV head. A backend that
+    /// cannot say leaves zeros.
+    double* observed = nullptr;
+    static constexpr std::uint32_t kObservedBlock = 32;   // positions
+    static constexpr std::uint32_t observed_blocks(std::uint32_t n_positions) { return (n_positions + kObservedBlock - 1) / kObservedBlock; }
 };
 
 /// A plan made ready for batches of up to a bucket's size.

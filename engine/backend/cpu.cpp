@@ -152,6 +152,7 @@ struct CpuBackend::Lowered {
     void set_heads(Step& s) const {
         s.n_head = h().n_head[s.layer]; s.n_head_kv = h().n_head_kv[s.layer];
         s.head_dim = h().head_dim; s.n_rot = h().rope.n_rot;
+        s.n_heads_before = std::accumulate(h().n_head_kv.begin(), h().n_head_kv.begin() + s.layer, 0u);
         s.window = h().window; s.attn_scale = h().attn_scale; s.softcap = h().attn_softcap;
         s.pages = b.args_.pages;
         s.exact = b.args_.exact;
@@ -162,7 +163,9 @@ struct CpuBackend::Lowered {
 
     void lower_attention(const Op& op) {
         StepValues v;
-        v.in = op.in; v.out = op.out;
+        v.in = op.in;
+        if (bucket > 1 || b.args_.max_bucket == 1) set_heads(add(kStepObserve, v, op));   // nothing is observed in decode
+        v.out = op.out;
         if (bucket == 1) {
             set_heads(add(kStepAttentionSplit, v, op));
             set_heads(add(kStepAttentionMerge, v, op));
@@ -238,7 +241,7 @@ struct CpuBackend::Lowered {
                 extend(rope_buffer, bucket * pad64(std::size_t{h().rope.n_rot} * sizeof(float)), i);
             if (s.fn == kStepAttentionSplit.fn || s.fn == kStepAttentionMerge.fn)
                 extend(partial_buffer, std::size_t{h().max_head()} * max_parts() * (h().head_dim + 2) * sizeof(float), i);
-            if (staging_bytes() > 0 && (s.fn == kStepStage.fn || s.fn == kStepAttention.fn)) extend(staging_buffer, staging_bytes(), i);
+            if (staging_bytes() > 0 && (s.fn == kStepStage.fn || s.fn == kStepObserve.fn || s.fn == kStepAttention.fn)) extend(staging_buffer, staging_bytes(), i);
         }
         arena = place_buffers(buffers);
     }
@@ -391,6 +394,7 @@ Status CpuBackend::check_chunks(const RunArgs& args) const {
             if (auto s = check_tree(c); !s) return s;
         staged += tiers.on && !tiers.fits_ring(c.pos0, c.n_tokens);
     }
+    if (args.observed && args.chunks.size() != 1) return Error{Errc::internal, "only a batch of one chunk can be observed"};
     if (staged <= KvTiers::kStagedChunks) return {};
     return Error{Errc::invalid_argument, std::to_string(staged) + " chunks of more than " + std::to_string(KvTiers::kSlack) + " tokens in one batch; a cache of two tiers takes " + std::to_string(KvTiers::kStagedChunks) + ": run the others in the next one"};
 }

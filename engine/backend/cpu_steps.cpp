@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/core/exp.h"
+
 namespace quern::engine {
 namespace {
 
@@ -413,8 +415,15 @@ kernels::AttnArgs attention_args(const Step& s, const Tile& t, std::uint32_t hea
     return a;
 }
 
-void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t head_kv, const Parts& p, std::int32_t i,
-                 kernels::AttnArgs a) {
+/// A call of `kernel` whose positions are counted from `from`, a multiple of a group.
+struct PartCall {
+    kernels::AttnArgs args;
+    void (*kernel)(const kernels::AttnArgs&);
+    std::int32_t from;
+};
+
+PartCall part_call(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t head_kv, const Parts& p, std::int32_t i,
+                   kernels::AttnArgs a) {
     const std::int32_t span = kAttnSpan, pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
     i -= p.n_sink;
     const bool sink = i < 0, old = !sink && i < p.n_old, own = s.tiers.on && !old;
@@ -430,7 +439,13 @@ void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t he
     a.end = sink ? static_cast<std::int32_t>(KvTiers::kSink) : std::min(at + span, old ? p.border : p.end) - from.from;
     a.known = s.tiers.on ? 0 : p.end;
     a.first = old ? static_cast<std::int32_t>(KvTiers::kSink) : 0;
-    s.table->attention[static_cast<int>((own ? s.exact : s.pages)->shape().format)](a);
+    return {a, s.table->attention[static_cast<int>((own ? s.exact : s.pages)->shape().format)], from.from};
+}
+
+void attend_part(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t head_kv, const Parts& p, std::int32_t i,
+                 const kernels::AttnArgs& a) {
+    const PartCall call = part_call(s, r, t, head_kv, p, i, a);
+    call.kernel(call.args);
 }
 
 /// The heads that share a KV head, to their places in row i.
@@ -463,6 +478,59 @@ void attention(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte* sc
     }
     for (std::uint32_t i = 0; i < t.n; ++i)
         finish_heads(s, acc + std::size_t{i} * a.n_rep * s.head_dim, acc_ml + 2 * i * a.n_rep, head_kv, t.chunk->first + t.first + i, part);
+}
+
+// --- Observation: a unit is one KV head. The attention kernel itself weighs a block after the other, so that each cache format
+// has it; how a block compares with all that a row sees is known once its spans have been seen. ---
+
+std::uint32_t count_observe(const Step& s, const CpuRun& r) { return r.args->observed ? s.n_head_kv : 0; }
+
+/// The largest score that a row has seen so far, and the sum of exp(score - that).
+struct RowSum {
+    double max = 0, sum = 0;
+    void add(const float* ml) {
+        const double m = ml[0], l = ml[1];
+        if (l == 0) return;
+        if (sum == 0 || m > max) {
+            sum = sum == 0 ? l : sum * exp_negative(max - m) + l;
+            max = m;
+        } else {
+            sum += exp_negative(m - max) * l;
+        }
+    }
+    double share(const float* ml) const { return ml[1] == 0 ? 0 : exp_negative(ml[0] - max) * ml[1] / sum; }
+};
+
+void observe_tile(const Step& s, const CpuRun& r, const Tile& t, std::uint32_t head_kv, double* shares, std::byte* scratch) {
+    kernels::AttnArgs a = attention_args(s, t, head_kv, scratch);
+    a.out = reinterpret_cast<float*>(scratch + kernels::kAttnScratch);
+    a.ml = a.out + std::size_t{kernels::kAttnMaxRows} * s.head_dim;
+    const std::uint32_t rows = t.n * a.n_rep;
+    const std::int32_t pos0 = t.chunk->pos0 + static_cast<std::int32_t>(t.first);
+    const Parts parts = parts_of(s, pos0, pos0 + static_cast<std::int32_t>(t.n) - 1);
+    RowSum sums[kernels::kAttnMaxRows];
+    for (std::int32_t i = 0; i < parts.count(); ++i) {
+        attend_part(s, r, t, head_kv, parts, i, a);
+        for (std::uint32_t k = 0; k < rows; ++k) sums[k].add(a.ml + 2 * k);
+    }
+    const auto block = static_cast<std::int32_t>(RunArgs::kObservedBlock);
+    static_assert(RunArgs::kObservedBlock % KvTiers::kBatch == 0 && kAttnSpan % RunArgs::kObservedBlock == 0);
+    for (std::int32_t i = 0; i < parts.count(); ++i) {
+        PartCall call = part_call(s, r, t, head_kv, parts, i, a);
+        for (const std::int32_t end = call.args.end; call.args.begin < end; call.args.begin = call.args.end) {
+            call.args.end = std::min(call.args.begin + block, end);
+            call.kernel(call.args);
+            double& share = shares[(call.args.begin + call.from) / block];
+            for (std::uint32_t k = 0; k < rows; ++k) share += sums[k].share(a.ml + 2 * k);
+        }
+    }
+}
+
+void observe(const Step& s, const CpuRun& r, std::uint32_t head_kv, std::byte* scratch) {
+    const SeqChunk& c = r.args->chunks[0];
+    const std::uint32_t blocks = RunArgs::observed_blocks(static_cast<std::uint32_t>(c.pos0) + c.n_tokens);
+    double* const shares = r.args->observed + std::size_t{s.n_heads_before + head_kv} * blocks;
+    each_attention_tile(s, r, [&](const Tile& t) { return observe_tile(s, r, t, head_kv, shares, scratch), false; });
 }
 
 // Split attention, for a single token: a unit is one KV head and one part; a second step merges.
@@ -511,6 +579,7 @@ const StepKind kStepMatmulGlu{matmul_glu, count_matmul_glu};
 const StepKind kStepRopeStore{rope_store, count_rope};
 const StepKind kStepStage{stage, count_stage};
 const StepKind kStepMigrate{migrate, count_migrate};
+const StepKind kStepObserve{observe, count_observe};
 const StepKind kStepAttention{attention, count_attention};
 const StepKind kStepAttentionSplit{attention_split, count_split};
 const StepKind kStepAttentionMerge{attention_merge, count_heads_kv};
@@ -520,7 +589,7 @@ std::size_t step_scratch_bytes(const std::vector<Step>& steps) {
     std::size_t need = 64;
     for (const Step& s : steps) {
         need = std::max(need, float_bytes(s.out.width));
-        if (s.fn == attention || s.fn == attention_split)
+        if (s.fn == attention || s.fn == attention_split || s.fn == observe)
             need = std::max(need, kernels::kAttnScratch + float_bytes(2 * kernels::kAttnMaxRows * (std::size_t{s.head_dim} + 2)));
         need = std::max(need, part_scratch(s) + (s.fn == matmul_glu ? 2 * kGluFloats * sizeof(float) : 0));
     }

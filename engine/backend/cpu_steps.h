@@ -59,6 +59,7 @@ struct Step {
     const RopeAngles* angles = nullptr;
     RopePairs pairs = RopePairs::norm;
     std::uint32_t n_head = 0, n_head_kv = 0, head_dim = 0, n_rot = 0, window = 0;
+    std::uint32_t n_heads_before = 0;   // KV heads of the layers before this one
     float attn_scale = 0, softcap = 0;
     const float* sinks = nullptr;  // [n_head] or null
     float* rope_table = nullptr;   // [n_tokens][n_rot]: cos, sin of each pair
@@ -80,7 +81,7 @@ struct CpuRun {
 // One pair of functions a step kind.
 struct StepKind { UnitFn fn; CountFn count; };
 extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepGather, kStepMatmul, kStepMatmulGlu, kStepRopeStore,
-    kStepStage, kStepMigrate, kStepAttention, kStepAttentionSplit, kStepAttentionMerge, kStepRound;
+    kStepStage, kStepMigrate, kStepObserve, kStepAttention, kStepAttentionSplit, kStepAttentionMerge, kStepRound;
 
 /// Whether values of which a unit makes `width` at a time can be rounded by that unit: rounding goes by blocks of 32.
 inline bool rounds_in_parts(std::uint32_t width) { return width % kernels::kActBlock == 0; }

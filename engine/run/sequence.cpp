@@ -126,7 +126,8 @@ Error Sequence::no_page(std::size_t n_tokens) const {
     return Error{Errc::context_full, "the KV cache has no page left for " + std::to_string(n_tokens) + " tokens: " + std::to_string(pool.n_free() * page) + " of " + std::to_string(pool.n_pages() * page) + " tokens are free among all sessions; end a session or load with a larger context"};
 }
 
-Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits) {
+Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits,
+                           double* observed) {
     const auto n = static_cast<std::uint32_t>(tokens.size());
     if (auto s = reserve_pages(n_run_ + n); !s) return s;
     const SeqChunk all = chunk(0, n);
@@ -136,6 +137,7 @@ Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n
     args.outputs = outputs;
     args.logits = logits;
     args.logits_stride = logits_.size();
+    args.observed = observed;
     Stopwatch clock;
     if (auto s = executor_.run(args); !s) return s;
     run_seconds_ += clock.seconds();
@@ -251,6 +253,22 @@ Status Sequence::need_logits() {
     if (tokens_.empty()) return Error{Errc::invalid_argument, "the session is empty: there is nothing to continue; give a prompt of at least one token"};
     if (n_run_ == tokens_.size()) rewind(n_run_ - 1);
     return run();
+}
+
+Result<std::vector<double>> Sequence::observe() {
+    const auto n = static_cast<std::uint32_t>(tokens_.size()), last = std::min({n, kObserved, executor_.max_batch()});
+    drop_guesses();
+    has_logits_ = false;
+    rewind(n - last);
+    while (n_run_ < n - last)
+        if (auto s = step(std::min(executor_.n_batch(), n - last - n_run_), {}, nullptr); !s) return std::move(s).error();
+    const auto& heads = executor_.hparams().n_head_kv;
+    const std::size_t n_blocks = RunArgs::observed_blocks(n), n_heads = std::accumulate(heads.begin(), heads.end(), std::size_t{0});
+    std::vector<double> each(n_heads * n_blocks), all(n_blocks);
+    if (last > 0)
+        if (auto s = run_batch(std::span(tokens_).subspan(n_run_), 0, {}, nullptr, each.data()); !s) return std::move(s).error();
+    for (std::size_t i = 0; i < each.size(); ++i) all[i % n_blocks] += each[i];
+    return all;
 }
 
 void Sequence::truncate(std::uint32_t n) {

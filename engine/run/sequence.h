@@ -56,6 +56,11 @@ public:
     Status run_all(std::vector<float>& logits);
     /// Makes sure that logits() is there, running the last token again where it must.
     Status need_logits();
+    /// Which part of the newest tokens' attention each block of RunArgs::kObservedBlock positions gets, summed over layers, heads
+    /// and the newest kObserved tokens, which are run again for it (SnapKV, arXiv 2404.14469, lets such a window vote). At least
+    /// two tokens; logits() are gone then.
+    Result<std::vector<double>> observe();
+    static constexpr std::uint32_t kObserved = KvTiers::kSlack;   // what can be run again with two tiers, too
     /// Forgets all but the first n tokens. With two tiers, where what the next token needs exact has been given up, the next
     /// run starts from the first token again, or, without a tail, from the last whole group: never for the last token, nor for
     /// KvTiers::kSlack tokens run in steps of no more than that.
@@ -108,7 +113,8 @@ private:
     void publish_pages();
     Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
     /// Runs tokens behind those that the cache holds, the last n_guesses of them being no part of the text.
-    Status run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits);
+    Status run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits,
+                     double* observed = nullptr);
     bool take_guess(std::span<const std::int32_t> tokens);
     void drop_guesses();
 

@@ -381,6 +381,13 @@ static void test_generate(const quern_model* model) {
     OK(quern_session_generate(s, prompt, 4, &o, &b, &error));
     CHECK(b.stop_reason == QUERN_STOP_CONTEXT_FULL);
     quern_generate_result_clear(&b);
+    OK(quern_session_truncate(s, 4, &error));
+    o.context_policy = QUERN_CONTEXT_COMPRESS;
+    o.context_keep = 2;
+    o.max_tokens = 40;
+    OK(quern_session_generate(s, prompt, 4, &o, &b, &error));
+    CHECK(b.n_tokens == 40 && b.n_dropped >= 32);
+    quern_generate_result_clear(&b);
     quern_session_free(s);
 
     o.n_stop = 1;

@@ -286,20 +286,22 @@ TEST(Session, WhereTheDraftOrTheTargetFindsNoRoom) {
 TEST(Session, SlidesAndForksWithADraft) {
     const Model target = load(tiny("llama-q4_0.gguf"), {.n_ctx = 160}), draft = load(tiny("llama-q4_0.gguf"), {.n_ctx = 160});
     GenerateOptions o{.sampler = {.temperature = 0}, .max_tokens = 150, .ignore_end_of_generation = true};
-    o.context_policy = ContextPolicy::slide;
     const std::vector<Token> prompt{5, 6, 7};
-    auto plain = target.new_session(48), s = target.new_session(48);
-    ASSERT_TRUE(s->use_draft(draft, {.n_tokens = 4}).ok());
-    const auto want = plain->generate(prompt, o), got = s->generate(prompt, o);
-    ASSERT_TRUE(want.ok() && got.ok());
-    EXPECT_GT(got->n_dropped, 0u);
-    EXPECT_EQ(got->tokens, want->tokens);
-    ASSERT_TRUE(s->truncate(10).ok());
-    auto fork = s->fork();
-    ASSERT_TRUE(fork.ok());
-    const auto a = s->generate({}, o), b = fork->generate({}, o);
-    EXPECT_EQ(a->tokens, b->tokens);
-    EXPECT_EQ(a->n_guessed, b->n_guessed);
+    for (const ContextPolicy policy : {ContextPolicy::compress, ContextPolicy::slide}) {
+        o.context_policy = policy;
+        auto plain = target.new_session(48), s = target.new_session(48);
+        ASSERT_TRUE(s->use_draft(draft, {.n_tokens = 4}).ok());
+        const auto want = plain->generate(prompt, o), got = s->generate(prompt, o);
+        ASSERT_TRUE(want.ok() && got.ok());
+        EXPECT_GT(got->n_dropped, 0u);
+        EXPECT_EQ(got->tokens, want->tokens);
+        ASSERT_TRUE(s->truncate(10).ok());
+        auto fork = s->fork();
+        ASSERT_TRUE(fork.ok());
+        const auto a = s->generate({}, o), b = fork->generate({}, o);
+        EXPECT_EQ(a->tokens, b->tokens);
+        EXPECT_EQ(a->n_guessed, b->n_guessed);
+    }
 }
 
 TEST(Session, OnlyDraftsOfTheSameVocabulary) {

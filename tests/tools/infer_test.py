@@ -182,6 +182,15 @@ class Text(unittest.TestCase):
         self.assertEqual(answer, (14 * p.stderr.count("was full"), 60))
         self.assertEqual(run("infer", *GREEDY, "--ctx-policy", "hope").returncode, USAGE)
 
+    def test_context_is_compressed_and_it_is_said(self):
+        p = run("infer", *GREEDY, "-n", "300", "-c", "128", "--ignore-eos", "--json", "--ctx-policy", "compress", "--keep", "4")
+        self.assertEqual(p.returncode, OK, p.stderr)
+        said = re.findall(r"the context of 128 tokens was full: dropped (\d+) that got least attention, read the other (\d+) again", p.stderr)
+        self.assertGreater(len(said), 1)
+        for dropped, left in said:
+            self.assertEqual(int(dropped) + int(left), 128)
+        self.assertEqual(json.loads(p.stdout)["n_dropped"], sum(int(dropped) for dropped, _ in said))
+
     def test_chat_drops_the_oldest_messages(self):
         p = run("infer", "-m", MODEL, "--chat", "--chat-template-file", TEMPLATE, "--system", "Be kind.", "-n", "8",
                 "--json", "-c", "192", "--ctx-policy", "slide", stdin="hello you\n" * 12)

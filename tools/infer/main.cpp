@@ -76,11 +76,12 @@ void add_flags(CLI::App& app, Flags& f) {
                                                                           {"document", Preset::document}, {"code", Preset::code}}))
         ->option_text("chat-short|chat-long|document|code");
     app.add_option("--ctx-policy", f.generate.context_policy,
-                   "When the context is full: stop; or slide: drop the older half of what follows --keep and\n"
-                   "read the rest again; with --chat, the oldest messages. Standard error says so")
-        ->transform(CLI::CheckedTransformer(std::map<std::string, ContextPolicy>{{"stop", ContextPolicy::stop}, {"slide", ContextPolicy::slide}}))
-        ->option_text("stop|slide [stop]")->default_str("stop");
-    app.add_option("--keep", f.keep, "slide: tokens at the start that are never dropped; -1: the message of --system, else 16")
+                   "When the context is full: stop; slide: drop the older half of what follows --keep and read the\n"
+                   "rest again; compress: the half that gets least attention. Between the turns of --chat both\n"
+                   "drop the oldest messages. Standard error says so")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, ContextPolicy>{{"stop", ContextPolicy::stop}, {"slide", ContextPolicy::slide}, {"compress", ContextPolicy::compress}}))
+        ->option_text("stop|slide|compress [stop]")->default_str("stop");
+    app.add_option("--keep", f.keep, "Tokens at the start that are never dropped; -1: the message of --system, else 16")
         ->check(CLI::Range(std::int64_t{-1}, std::int64_t{1} << 31))->type_name("INT")->capture_default_str();
     app.add_flag("--allow-smaller-context", f.shrink, "Shrink the context rather than refuse, with --memory-limit");
     app.add_option("--stop,-r,--reverse-prompt", f.generate.stop, "Text that ends the answer; may be repeated")
@@ -176,7 +177,7 @@ void tune_for_next_time(const Model& model, const Flags& f) {
 /// Says on standard error what a user would otherwise wonder about.
 void explain_stop(const GenerateResult& result, const Session& session) {
     if (result.stop_reason == StopReason::context_full) {
-        std::fprintf(stderr, "%s: stopped, the context of %u tokens is full; a larger one is set with -c, or go on with --ctx-policy slide\n", kProgram,
+        std::fprintf(stderr, "%s: stopped, the context of %u tokens is full; a larger one is set with -c, or go on with --ctx-policy slide or compress\n", kProgram,
                      session.n_ctx());
     }
 }
@@ -200,7 +201,7 @@ Result<Json> converse(const Model& model, Session& session, Answerer& answerer, 
         options.chat_template = std::move(*text);
     }
     Conversation conversation(model, session, answerer, options, f.system);
-    conversation.set_slides(f.generate.context_policy == ContextPolicy::slide);
+    conversation.set_slides(f.generate.context_policy != ContextPolicy::stop);
     if (!note.empty() && !conversation.resume(Json::parse(note, nullptr, false)))
         return Error{Errc::bad_file, f.session_file + ": this session holds no conversation; use it without --chat"};
     const bool terminal = isatty(STDIN_FILENO) == 1;
@@ -233,8 +234,9 @@ void set_sliding(GenerateOptions& o, const Model& model, const Session& session,
         options.add_generation_prompt = false;
         if (const auto tokens = model.tokenize_chat(message, options)) o.context_keep = static_cast<std::uint32_t>(tokens->size());
     }
-    o.on_slide = [n_ctx = session.n_ctx()](std::uint32_t dropped, std::uint32_t left) {
-        std::fprintf(stderr, "%s: the context of %u tokens was full: dropped %u, read the other %u again\n", kProgram, n_ctx, dropped, left);
+    const char* which = o.context_policy == ContextPolicy::compress ? " that got least attention" : "";
+    o.on_slide = [n_ctx = session.n_ctx(), which](std::uint32_t dropped, std::uint32_t left) {
+        std::fprintf(stderr, "%s: the context of %u tokens was full: dropped %u%s, read the other %u again\n", kProgram, n_ctx, dropped, which, left);
     };
 }
 

@@ -269,8 +269,9 @@ enum { /* stop_reason */
 };
 
 /* context_policy: what happens when the context is full. Stop ends with QUERN_STOP_CONTEXT_FULL; slide drops the older
- * part of the text and runs the rest again at its new positions. */
-enum { QUERN_CONTEXT_STOP = 0, QUERN_CONTEXT_SLIDE = 1 };
+ * part of the text and runs the rest again at its new positions; compress does so with the blocks of 32 tokens that the
+ * newest 16 attend to least. */
+enum { QUERN_CONTEXT_STOP = 0, QUERN_CONTEXT_SLIDE = 1, QUERN_CONTEXT_COMPRESS = 2 };
 
 typedef struct quern_generate_options {
     size_t size;
@@ -284,10 +285,10 @@ typedef struct quern_generate_options {
     /* After each prefill step: prompt tokens done and in all. Return 0 to stop. May be NULL. */
     int (*on_prefill)(uint32_t done, uint32_t total, void* user);
     void* user; /* handed to all of them */
-    int32_t context_policy; /* QUERN_CONTEXT_STOP (default) or QUERN_CONTEXT_SLIDE */
-    uint32_t context_keep;  /* slide: tokens at the start that are never dropped; default 16 */
-    float context_overlap;  /* slide: the part of the others that stays, the newest: 0 to below 1; default 0.5 */
-    /* slide: so many tokens were dropped, so many are left. May be NULL. */
+    int32_t context_policy; /* QUERN_CONTEXT_...; default QUERN_CONTEXT_STOP */
+    uint32_t context_keep;  /* tokens at the start that are never dropped; default 16 */
+    float context_overlap;  /* the part of the others that stays, at most: 0 to below 1; default 0.5 */
+    /* slide, compress: so many tokens were dropped, so many are left. May be NULL. */
     void (*on_slide)(uint32_t dropped, uint32_t left, void* user);
     int32_t lookup; /* not 0: tries tokens that followed the same words earlier in the text; the result is the same */
 } quern_generate_options;
@@ -305,7 +306,7 @@ typedef struct quern_generate_result {
     double prompt_seconds, generate_seconds, first_token_seconds;
     uint32_t n_reused; /* of the prompt: tokens that the KV cache had (prefix_cache) */
     uint32_t n_guessed, n_accepted; /* by lookup and draft: tokens tried, and those that were kept */
-    uint32_t n_dropped; /* tokens that QUERN_CONTEXT_SLIDE dropped from the session */
+    uint32_t n_dropped; /* tokens that slide or compress dropped from the session */
 } quern_generate_result;
 
 /* Sets every field to its default. struct_size: sizeof(quern_generate_options). */

@@ -146,8 +146,10 @@ enum class StopReason { end_of_generation, max_tokens, stop_string, context_full
 const char* to_string(StopReason);
 
 /// What happens when the context is full. stop: generation ends with StopReason::context_full. slide: the older part of the
-/// text is dropped and the rest run again, at its new positions, which costs what a prompt of that length costs.
-enum class ContextPolicy { stop, slide };
+/// text is dropped and the rest run again, at its new positions, which costs what a prompt of that length costs. compress: the
+/// same, but what is dropped are blocks of 32 tokens that the newest 16 attend to least (the idea of SnapKV, arXiv 2404.14469),
+/// so that a passage far back which matters now outlives what lies around it; the newest 32 stay anyhow.
+enum class ContextPolicy { stop, slide, compress };
 
 struct GenerateOptions {
     SamplerOptions sampler = {};
@@ -158,13 +160,13 @@ struct GenerateOptions {
     /// token, whatever the sampler; only the time differs. Switches itself off where it loses. Takes 16 x n_vocab floats.
     bool lookup = false;
     ContextPolicy context_policy = ContextPolicy::stop;
-    std::uint32_t context_keep = 16;      ///< slide: tokens at the start that are never dropped (a system prompt)
-    float context_overlap = 0.5f;         ///< slide: the part of the others that stays, the newest: 0 to below 1
+    std::uint32_t context_keep = 16;      ///< tokens at the start that are never dropped (a system prompt)
+    float context_overlap = 0.5f;         ///< the part of the others that stays, at most: 0 to below 1
     /// Each piece of finished text (whole UTF-8 characters, never a part of a stop string). Return false to stop.
     std::function<bool(std::string_view)> on_text = {};
     /// After each prefill step: prompt tokens done and in all. Return false to stop.
     std::function<bool(std::uint32_t, std::uint32_t)> on_prefill = {};
-    /// slide: so many tokens were dropped, so many are left.
+    /// slide, compress: so many tokens were dropped, so many are left.
     std::function<void(std::uint32_t, std::uint32_t)> on_slide = {};
 };
 
@@ -191,7 +193,7 @@ struct GenerateResult {
     std::string stop_string;              ///< the one found, if any
     std::uint32_t n_prompt = 0, n_generated = 0;
     std::uint32_t n_guessed = 0, n_accepted = 0;   ///< by lookup and draft: tokens tried, and those that were kept
-    std::uint32_t n_dropped = 0;          ///< tokens that ContextPolicy::slide dropped from the session
+    std::uint32_t n_dropped = 0;          ///< tokens that slide or compress dropped from the session
     std::uint32_t n_reused = 0;           ///< of the prompt: tokens that the KV cache had (ModelOptions::prefix_cache)
     double prompt_seconds = 0, generate_seconds = 0, first_token_seconds = 0;
 };
