@@ -34,7 +34,8 @@ static_assert(QUERN_INVALID_ARGUMENT == int(Errc::invalid_argument) && QUERN_IO 
               QUERN_BAD_FILE == int(Errc::bad_file) && QUERN_UNSUPPORTED == int(Errc::unsupported) &&
               QUERN_OUT_OF_MEMORY == int(Errc::out_of_memory) && QUERN_CANCELLED == int(Errc::cancelled) &&
               QUERN_CONTEXT_FULL == int(Errc::context_full) && QUERN_INTERNAL == int(Errc::internal) &&
-              QUERN_QUEUE_FULL == int(Errc::queue_full) && QUERN_DEADLINE_EXCEEDED == int(Errc::deadline_exceeded));
+              QUERN_QUEUE_FULL == int(Errc::queue_full) && QUERN_DEADLINE_EXCEEDED == int(Errc::deadline_exceeded) &&
+              QUERN_DEVICE_LOST == int(Errc::device_lost));
 static_assert(QUERN_NUMA_OFF == int(quern::Numa::off) && QUERN_NUMA_INTERLEAVE == int(quern::Numa::interleave) &&
               QUERN_NUMA_LOCAL == int(quern::Numa::local));
 static_assert(QUERN_TUNE_OFF == int(quern::Tune::off) && QUERN_TUNE_CACHED == int(quern::Tune::cached) &&
@@ -207,7 +208,7 @@ const char* quern_version(void) { return quern::version(); }
 const char* quern_status_name(int status) {
     static constexpr const char* names[] = {
         "ok",        "invalid_argument", "io",       "bad_file",   "unsupported",      "out_of_memory",
-        "cancelled", "context_full",     "internal", "queue_full", "deadline_exceeded"};
+        "cancelled", "context_full",     "internal", "queue_full", "deadline_exceeded", "device_lost"};
     const auto i = static_cast<std::size_t>(status);
     return i < std::size(names) ? names[i] : "unknown";
 }

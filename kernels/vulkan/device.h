@@ -90,9 +90,11 @@ public:
 private:
     friend class Device;
     friend class Commands;
+    void release() noexcept;
     Device* device_ = nullptr;
     std::uint64_t buffer_ = 0, memory_ = 0, address_ = 0;
     std::size_t size_ = 0;
+    bool readable_ = false;  // by the host at the speed of memory
     std::byte* host_ = nullptr;
 };
 

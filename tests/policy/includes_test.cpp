@@ -43,6 +43,8 @@ const std::map<std::string, std::set<std::string>> kPlatform = {
     {"formats/mapped_file.cpp", {"fcntl.h", "sys/mman.h", "sys/stat.h", "unistd.h"}},
     {"formats/atomic_file.cpp", {"fcntl.h", "unistd.h"}},  // a file is complete on disk before it gets its name
     {"kernels/cpu/features.cpp", {"cpuid.h", "sys/auxv.h", "sys/syscall.h", "unistd.h"}},
+    {"kernels/vulkan/instance.cpp", {"dlfcn.h"}},  // the loader is looked for at run time
+    {"kernels/vulkan/vk.h", {"vulkan/vulkan_core.h"}},
     {"kernels/cpu/simd/avx2.h", {"immintrin.h"}},
     {"kernels/cpu/simd/avx512.h", {"immintrin.h"}},
     {"kernels/cpu/simd/neon.h", {"arm_neon.h"}},

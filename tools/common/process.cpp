@@ -28,7 +28,8 @@ int exit_code(const Error& error) {
         case Errc::context_full: return kExitContext;
         case Errc::internal:
         case Errc::queue_full:
-        case Errc::deadline_exceeded: break;
+        case Errc::deadline_exceeded:
+        case Errc::device_lost: break;
     }
     return kExitError;
 }

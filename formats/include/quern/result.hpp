@@ -21,6 +21,7 @@ enum class Errc {
     internal,              ///< a bug in Quern
     queue_full,            ///< as many requests wait as may; try again later
     deadline_exceeded,     ///< the time that the caller allowed has passed
+    device_lost,           ///< a GPU or its driver gave up; what lay on it is gone
 };
 
 /// What went wrong. `message` names the file, key, tensor or offset, and says what to do.

@@ -42,7 +42,8 @@ typedef enum quern_status {
     QUERN_CONTEXT_FULL = 7,     /* no room for another token */
     QUERN_INTERNAL = 8,         /* a bug in Quern */
     QUERN_QUEUE_FULL = 9,       /* as many requests wait as may; try again later */
-    QUERN_DEADLINE_EXCEEDED = 10 /* the time that the caller allowed has passed */
+    QUERN_DEADLINE_EXCEEDED = 10, /* the time that the caller allowed has passed */
+    QUERN_DEVICE_LOST = 11      /* a GPU or its driver gave up; what lay on it is gone */
 } quern_status;
 
 /* What went wrong. A fixed struct on the caller's stack; longer messages are cut. */

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build steps of the shaders: `compile` makes one SPIR-V module, `embed` writes all of them as C++."""
+import argparse
+import array
+import pathlib
+import re
+import subprocess
+import sys
+
+# SPIRV-Tools older than an extension say this of its first use; nothing else is forgiven.
+UNKNOWN = re.compile(r"[Ii]nvalid (capability|opcode|extension|operand)|unknown (capability|opcode|extension)")
+
+
+def call(command):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+def compile_module(a):
+    defines = [d if d.startswith("-D") else "-D" + d for d in a.defines]
+    out, raw = a.out, a.out + ".raw"
+    made = call([a.glslang, "-V", "--quiet", "--target-env", "vulkan1.2", "-S", "comp", *["-I" + i for i in a.include],
+                 *defines, "--depfile", a.out + ".d", "-o", raw, a.source])
+    if made.returncode != 0:
+        sys.exit(f"{a.source} ({a.name}): {a.glslang} failed\n{made.stdout}")
+    # glslang names the file that it wrote; the build waits for the last one.
+    dep = pathlib.Path(a.out + ".d")
+    dep.write_text(a.out + ":" + dep.read_text().split(":", 1)[1])
+    steps = [("not validated", [a.val, "--target-env", "vulkan1.2", raw], None),
+             ("not optimised", [a.opt, "-O", "--strip-debug", "--target-env=vulkan1.2", raw, "-o", out], out)]
+    for failed, command, _ in steps:
+        done = call(command)
+        if done.returncode == 0:
+            continue
+        if not (a.extended and UNKNOWN.search(done.stdout)):
+            sys.exit(f"{a.source} ({a.name}): {command[0]} failed\n{done.stdout}")
+        print(f"{a.name}: {failed}: {pathlib.Path(command[0]).name} does not know its extension", file=sys.stderr)
+        if command[0] == a.opt:
+            pathlib.Path(out).write_bytes(pathlib.Path(raw).read_bytes())
+
+
+def text(s):
+    return '"' + s.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def embed(a):
+    modules = sorted((pathlib.Path(p).stem, pathlib.Path(p).read_bytes()) for p in a.modules)
+    lines = ["// Written by shaders/build.py.", '#include "kernels/vulkan/device.h"', "", "namespace quern::vulkan {",
+             "namespace {", ""]
+    for i, (_, code) in enumerate(modules):
+        words = array.array("I", code)
+        if words.itemsize != 4 or words[0] != 0x07230203:
+            sys.exit(f"{modules[i][0]}: this is no SPIR-V of this machine's byte order")
+        lines.append(f"const std::uint32_t k{i}[] = {{")
+        lines += [",".join(f"{w:#x}" for w in words[j:j + 16]) + "," for j in range(0, len(words), 16)]
+        lines.append("};")
+    lines.append("const ModuleInfo kInfo[] = {")
+    lines += [f"    {{{text(name)}, {len(code)}}}," for name, code in modules]
+    lines += ["};", "const std::uint32_t* const kWords[] = {"]
+    lines += [f"    k{i}," for i in range(len(modules))]
+    lines.append("};")
+    if a.missing:
+        lines += ["const std::string_view kMissing[] = {", *[f"    {text(m)}," for m in a.missing], "};"]
+    lines += ["", "}  // namespace", "", "std::span<const ModuleInfo> modules() { return kInfo; }",
+              "std::span<const std::string_view> missing_modules() { return " + ("kMissing" if a.missing else "{}") + "; }",
+              "std::span<const std::uint32_t> module_words(std::size_t index);",
+              "std::span<const std::uint32_t> module_words(std::size_t index) { return {kWords[index], kInfo[index].bytes / 4}; }",
+              "", "}  // namespace quern::vulkan", ""]
+    pathlib.Path(a.out).write_text("\n".join(lines))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(required=True)
+    one = verbs.add_parser("compile")
+    one.set_defaults(run=compile_module)
+    for option in ("--glslang", "--val", "--opt", "--out", "--name"):
+        one.add_argument(option, required=True)
+    one.add_argument("--include", action="append", default=[])
+    one.add_argument("--extended", action="store_true", help="uses an extension that older SPIRV-Tools may not know")
+    one.add_argument("source")
+    one.add_argument("defines", nargs="*")
+    all_of_them = verbs.add_parser("embed")
+    all_of_them.set_defaults(run=embed)
+    all_of_them.add_argument("--out", required=True)
+    all_of_them.add_argument("--missing", action="append", default=[])
+    all_of_them.add_argument("modules", nargs="*")
+    a = parser.parse_args()
+    a.run(a)
+
+
+if __name__ == "__main__":
+    main()
