@@ -50,16 +50,16 @@ def embed(a):
         words = array.array("I", code)
         if words.itemsize != 4 or words[0] != 0x07230203:
             sys.exit(f"{modules[i][0]}: this is no SPIR-V of this machine's byte order")
-        lines.append(f"const std::uint32_t k{i}[] = {{")
+        lines.append(f"constexpr std::uint32_t k{i}[] = {{")
         lines += [",".join(f"{w:#x}" for w in words[j:j + 16]) + "," for j in range(0, len(words), 16)]
         lines.append("};")
-    lines.append("const ModuleInfo kInfo[] = {")
+    lines.append("constexpr ModuleInfo kInfo[] = {")
     lines += [f"    {{{text(name)}, {len(code)}}}," for name, code in modules]
-    lines += ["};", "const std::uint32_t* const kWords[] = {"]
+    lines += ["};", "constexpr const std::uint32_t* kWords[] = {"]
     lines += [f"    k{i}," for i in range(len(modules))]
     lines.append("};")
     if a.missing:
-        lines += ["const std::string_view kMissing[] = {", *[f"    {text(m)}," for m in a.missing], "};"]
+        lines += ["constexpr std::string_view kMissing[] = {", *[f"    {text(m)}," for m in a.missing], "};"]
     lines += ["", "}  // namespace", "", "std::span<const ModuleInfo> modules() { return kInfo; }",
               "std::span<const std::string_view> missing_modules() { return " + ("kMissing" if a.missing else "{}") + "; }",
               "std::span<const std::uint32_t> module_words(std::size_t index);",

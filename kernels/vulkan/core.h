@@ -106,7 +106,7 @@ struct Core {
     std::mutex queue_mutex;  // the queue, the fence, the staging slots
     VkFence fence = VK_NULL_HANDLE;
     std::uint32_t n_submits = 0;
-    bool lost = false;
+    std::atomic<bool> lost{false};
     std::string lost_in;  // what ran when it was lost
     std::array<StagingSlot, 2> slots;
     std::size_t slot_turn = 0;

@@ -73,7 +73,8 @@ Result<Allocation> Core::allocate(std::size_t bytes, MemoryKind kind, const std:
         if (a.memory) break;
     }
     void* host = nullptr;
-    if (a.memory && (r = fn.BindBufferMemory(device, a.buffer, a.memory, 0)) == VK_SUCCESS && (got & kSeen) == kSeen)
+    const bool mapped = (got & kSeen) == kSeen && (kind != MemoryKind::device || (features & kHostVisible));
+    if (a.memory && (r = fn.BindBufferMemory(device, a.buffer, a.memory, 0)) == VK_SUCCESS && mapped)
         r = fn.MapMemory(device, a.memory, 0, VK_WHOLE_SIZE, 0, &host);
     if (r != VK_SUCCESS) {
         release(a);
