@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/roofline/device.h"
 #include "bench/roofline/roofline.h"
 #include "engine/core/memory.h"
 #include "engine/core/topology.h"
@@ -61,11 +62,66 @@ void print(const Roofline& r) {
                 static_cast<unsigned long long>(r.checksum));
 }
 
+Json to_json(const vulkan::DeviceInfo& info, const DeviceRoofline& r, bool quick) {
+    Json rates = Json::array();
+    for (const DeviceRate& x : r.rates)
+        rates.push_back({{"pattern", x.pattern}, {"read_gb_s", x.read_gb_s}, {"copy_gb_s", x.copy_gb_s}});
+    return {{"device", info.name},
+            {"driver", info.driver},
+            {"quick", quick},
+            {"read_gb_s", r.read_gb_s},
+            {"copy_gb_s", r.copy_gb_s},
+            {"f32_gop_s", r.f32_gop_s},
+            {"f16_gop_s", r.f16_gop_s},
+            {"int8_gop_s", r.int8_gop_s},
+            {"coopmat_gop_s", r.coopmat_gop_s},
+            {"rates", std::move(rates)},
+            {"missing", r.missing},
+            {"buffer_bytes", r.buffer_bytes},
+            {"gpu_clock", r.gpu_clock}};
+}
+
+void print(const vulkan::DeviceInfo& info, const DeviceRoofline& r) {
+    std::printf("%s, %s\n", info.name.c_str(), info.driver.c_str());
+    const std::pair<const char*, double> peaks[] = {
+        {"F32", r.f32_gop_s}, {"F16", r.f16_gop_s}, {"int8 dot product", r.int8_gop_s}, {"F16 matrix", r.coopmat_gop_s}};
+    for (const auto& [name, value] : peaks)
+        if (value > 0) line(name, value, "GOP/s", "");
+    for (const DeviceRate& x : r.rates) {
+        line("read", x.read_gb_s, "GB/s ", "  " + x.pattern + (x.read_gb_s == r.read_gb_s ? "  <- best" : ""));
+        line("copy", x.copy_gb_s, "GB/s ", "  " + x.pattern + (x.copy_gb_s == r.copy_gb_s ? "  <- best" : ""));
+    }
+    for (const std::string& what : r.missing) std::printf("  not measured: %s\n", what.c_str());
+    std::printf("  two buffers of %s, timed by the %s\n", engine::format_bytes(r.buffer_bytes).c_str(),
+                r.gpu_clock ? "device" : "host");
+}
+
 struct Flags {
     std::vector<unsigned> threads;
     bool quick = false, json = false;
-    std::string memory;
+    std::string memory, device;
 };
+
+bool flush() { return std::cout.flush() && std::fflush(stdout) == 0; }
+
+int run_device(const Flags& f) {
+    vulkan::DeviceOptions options;
+    options.device = f.device == "auto" ? "" : f.device;
+    options.force_integer_dot = true;  // a peak is a peak, be it low
+    Result<std::unique_ptr<vulkan::Device>> device = vulkan::Device::create(options);
+    if (!device) return tools::report(kProgram, device.error());
+    tools::Progress progress;
+    progress.show((*device)->info().name, 0, 0);
+    const Result<DeviceRoofline> r = measure(**device, f.quick);
+    progress.clear();
+    if (!r) return tools::report(kProgram, r.error());
+    if (f.json) {
+        std::cout << to_json((*device)->info(), *r, f.quick).dump(2) << '\n';
+    } else {
+        print((*device)->info(), *r);
+    }
+    return flush() ? tools::kExitOk : tools::kExitError;
+}
 
 int run(Flags f) {
     RooflineOptions options;
@@ -100,7 +156,7 @@ int run(Flags f) {
         const Json all = {{"cpu", cpu_name()}, {"quick", f.quick}, {"rooflines", std::move(rows)}};
         std::cout << all.dump(2) << '\n';
     }
-    return std::cout.flush() && std::fflush(stdout) == 0 ? tools::kExitOk : tools::kExitError;
+    return flush() ? tools::kExitOk : tools::kExitError;
 }
 
 }  // namespace
@@ -116,8 +172,10 @@ int main(int argc, char** argv) {
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     app.add_option("--memory", f.memory, "Most memory to read from, as in 512M; what fits in a cache tells its speed")
         ->type_name("SIZE");
+    app.add_option("--device", f.device, "A Vulkan device instead of the CPU: part of its name, its index, or auto")
+        ->type_name("NAME")->excludes("--threads")->excludes("--memory");
     app.add_flag("--quick", f.quick, "Short runs over little memory: shows that it works, the figures mean little");
     app.add_flag("--json", f.json, "Print JSON");
     if (const auto code = quern::tools::parse(app, argc, argv)) return *code;
-    return quern::bench::run(std::move(f));
+    return f.device.empty() ? quern::bench::run(std::move(f)) : quern::bench::run_device(f);
 }
