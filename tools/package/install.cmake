@@ -19,5 +19,9 @@ install(FILES ${PROJECT_BINARY_DIR}/quernConfig.cmake ${PROJECT_BINARY_DIR}/quer
 # Paths in quern.pc are relative to where it lies, so that an installed tree can be moved.
 file(RELATIVE_PATH QUERN_PC_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
 string(REGEX REPLACE "/$" "" QUERN_PC_PREFIX ${QUERN_PC_PREFIX})
+set(QUERN_PC_LIBS "")
+if(QUERN_HAVE_VULKAN AND CMAKE_DL_LIBS)
+  set(QUERN_PC_LIBS " -l${CMAKE_DL_LIBS}")
+endif()
 configure_file(tools/package/quern.pc.in ${PROJECT_BINARY_DIR}/quern.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/quern.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
