@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scripts of tools/ where they can be tried without a network or a build."""
+import json
 import os
 import subprocess
 import sys
@@ -97,6 +98,44 @@ class Scripts(unittest.TestCase):
         p = self.table("--peer", PEER_MEASURE="")
         self.assertEqual((p.returncode, p.stdout), (1, ""))
         self.assertIn("PEER_MEASURE", p.stderr)
+
+    def gpu(self, *args):
+        """bench/gpu.sh with programs that print fixed figures."""
+        roofline = {"device": "Fake GPU", "driver": "1.0", "read_gb_s": 1000, "copy_gb_s": 900, "f32_gop_s": 1e4, "f16_gop_s": 2e4,
+                    "int8_gop_s": 4e4, "coopmat_gop_s": 1e5, "missing": ["peak_x: none"]}
+        self.script("roofline", f"cat <<'E'\n{json.dumps(roofline)}\nE\n")
+        # Speeds: 150 tokens/s written on the device, 15 on the CPU; at depth 8192 three quarters of that at depth 0.
+        self.script("bench", """case "$*" in *Q8_0*) echo "bench: no memory" >&2; exit 4 ;; esac
+case "$*" in *--device*) t=1 ;; *) t=10 ;; esac
+row() { echo "{\\"n_prompt\\": $1, \\"n_depth\\": $2, \\"avg_ts\\": $(($3 / t)), \\"avg_ns\\": 250000000, \\"gb_s\\": 700, \\"gop_s\\": 50000}"; }
+echo "["; case "$*" in *two-tier*) row 0 0 160; echo ,; row 0 8192 120 ;; *) row 512 0 2048; echo ,; row 0 0 150 ;; esac; echo "]"
+""")
+        self.script("llama-bench", """echo '[{"n_prompt": 512, "n_depth": 0, "avg_ts": 4096}, {"n_prompt": 0, "n_depth": 0, "avg_ts": 100}]'\n""")
+        self.script("test_vulkan_good", """[ "$QUERN_TEST_VULKAN_DEVICE" = "Fake GPU" ] && echo '[  PASSED  ] 3 tests.'\n""")
+        for kind in ("Q4_0", "Q8_0"):
+            open(os.path.join(self.folder, f"7b-{kind}.gguf"), "w").close()
+        return subprocess.run([os.path.join(SOURCE, "bench", "gpu.sh"), "--bin", self.folder, "--models", self.folder, "--out",
+                               os.path.join(self.folder, "out"), *args], capture_output=True, text=True, timeout=PATIENCE)
+
+    def test_the_figures_of_a_gpu(self):
+        p = self.gpu("--peer", self.folder)
+        self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
+        rows = {name.strip(): rest.strip() for name, rest in (line[:52].split("\n") + [line[53:]] for line in p.stdout.splitlines())}
+        for name, value in {"device": "Fake GPU, 1.0", "read, copy bandwidth": "1000, 900 GB/s", "7B Q4_0 decode": "150.0 tokens/s, 70% ",
+                            "7B Q4_0 prefill 512": "2048.0 tokens/s, 50% ", "7B Q4_0 first token after 512": "250 ms",
+                            "7B Q8_0 decode": "bench: no memory", "two-tier decode at depth 8192 over depth 0": "75% ",
+                            "test_vulkan_good": "3 passed"}.items():
+            self.assertTrue(rows[name].startswith(value), (name, rows[name]))
+        self.assertRegex(p.stdout, r"beside llama.cpp's Vulkan +100.0 tokens/s, 1.50x +1.2x")
+        self.assertRegex(p.stdout, r"beside this machine's CPU +10.00x +2x")
+        self.assertIn("no peak_x: none", p.stdout)
+
+    def test_a_test_that_fails_on_a_gpu_fails_the_script(self):
+        self.script("test_vulkan_bad", "echo '[  FAILED  ] Some.Test'; exit 1\n")
+        p = self.gpu()
+        self.assertEqual(p.returncode, 1, p.stdout + p.stderr)
+        self.assertRegex(p.stdout, r"test_vulkan_bad +FAILED Some.Test")
+        self.assertNotIn("llama.cpp", p.stdout)
 
     def test_missing_packages_are_named(self):
         packages = os.path.join(SOURCE, "tools", "packages.sh")
