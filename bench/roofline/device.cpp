@@ -43,7 +43,8 @@ Error wrong(const std::string& module) {
 
 class Probe {
 public:
-    Probe(Device& device, bool quick) : device_(device), quick_(quick), is_cpu_(device.info().kind == vulkan::DeviceKind::cpu) {
+    Probe(Device& device, bool quick)
+        : device_(device), quick_(quick), is_cpu_(device.info().kind == vulkan::DeviceKind::cpu) {
         out_.gpu_clock = device.has(vulkan::kTimestamps);
     }
 
@@ -114,14 +115,19 @@ private:
         const auto n = static_cast<std::uint32_t>(bytes / 16);
         for (const std::uint32_t steps : {1u, 2u, 4u, 8u}) {
             const std::vector<std::uint32_t> constants = {kThreads, steps};
-            DeviceRate rate{std::to_string(kThreads) + " threads, " + std::to_string(steps) + (steps == 1 ? " load" : " loads") + " under way", 0, 0};
-            const Result<const Kernel*> copy = device_.kernel("copy", constants), read = device_.kernel("read", constants);
+            DeviceRate rate{std::to_string(kThreads) + " threads, " + std::to_string(steps) +
+                                (steps == 1 ? " load" : " loads") + " under way",
+                            0, 0};
+            const Result<const Kernel*> copy = device_.kernel("copy", constants),
+                                        read = device_.kernel("read", constants);
             if (!copy || !read) return copy ? read.error() : copy.error();
-            const Result<double> copied = seconds(**copy, CopyPush{from->address(), to->address(), n, steps}, {n / (kThreads * steps)}, repeats());
+            const Result<double> copied = seconds(**copy, CopyPush{from->address(), to->address(), n, steps},
+                                                  {n / (kThreads * steps)}, repeats());
             if (!copied) return copied.error();
             if (Status s = check_copy(*to, steps); !s) return s;
             const std::uint32_t rounds = 16 / steps;  // 64 KiB a group
-            const Result<double> taken = seconds(**read, ReadPush{from->address(), to->address(), n, rounds}, {n / (kThreads * 16)}, repeats());
+            const Result<double> taken =
+                seconds(**read, ReadPush{from->address(), to->address(), n, rounds}, {n / (kThreads * 16)}, repeats());
             if (!taken) return taken.error();
             if (Status s = check_read(*to, n / 16, bytes / 4); !s) return s;
             rate.copy_gb_s = 2e-9 * static_cast<double>(bytes) / *copied;
@@ -164,11 +170,11 @@ private:
     int repeats() const { return quick_ ? 2 : 6; }
     std::uint32_t n_groups() const { return is_cpu_ ? 64 : 4096; }
 
-    /// Doubles n until a dispatch takes long enough to be timed and short enough for any watchdog; then the best of several.
-    /// `check` looks at the words that n steps leave.
+    /// Doubles n until a dispatch takes long enough to be timed and short enough for any watchdog; then the best of
+    /// several. `check` looks at the words that n steps leave.
     template <class Check>
-    Result<double> rate(const char* module, std::vector<std::uint32_t> constants, std::uint32_t subgroup, std::size_t bytes,
-                        std::uint32_t most, double operations_of_step, const Check& check) {
+    Result<double> rate(const char* module, std::vector<std::uint32_t> constants, std::uint32_t subgroup,
+                        std::size_t bytes, std::uint32_t most, double operations_of_step, const Check& check) {
         const Result<const Kernel*> kernel = device_.kernel(module, constants, subgroup);
         if (!kernel) return kernel.error();
         const Result<Buffer> words = device_.allocate(bytes, MemoryKind::device, "roofline's results");
@@ -202,16 +208,18 @@ private:
 
     /// A thread's word depends on n and on its lane modulo 4.
     template <class Expected>
-    Status by_thread(const char* module, double operations, std::uint32_t most, double& result, const Expected& expected) {
+    Status by_thread(const char* module, double operations, std::uint32_t most, double& result,
+                     const Expected& expected) {
         const std::size_t n_threads = std::size_t{n_groups()} * kThreads;
         const Result<double> r = rate(module, {kThreads}, 0, n_threads * 4, most, operations * kThreads,
                                       [&](const std::vector<std::uint32_t>& got, std::uint32_t n) {
-            std::uint32_t right[4];
-            for (std::uint32_t lane = 0; lane < 4; ++lane) right[lane] = expected(n, lane);
-            for (std::size_t i = 0; i < got.size(); ++i)
-                if (got[i] != right[i % 4]) return false;
-            return true;
-        });
+                                          std::uint32_t right[4];
+                                          for (std::uint32_t lane = 0; lane < 4; ++lane)
+                                              right[lane] = expected(n, lane);
+                                          for (std::size_t i = 0; i < got.size(); ++i)
+                                              if (got[i] != right[i % 4]) return false;
+                                          return true;
+                                      });
         if (!r) return r.error();
         result = *r;
         return {};
@@ -247,10 +255,12 @@ private:
             const float right = 28.0f + 512.0f * static_cast<float>(n);
             std::uint32_t bits;
             std::memcpy(&bits, &right, 4);
-            return got[0] % count == 0 && got[0] != 0 && std::all_of(got.begin() + 4, got.end(), [&](std::uint32_t w) { return w == bits; });
+            return got[0] % count == 0 && got[0] != 0 &&
+                   std::all_of(got.begin() + 4, got.end(), [&](std::uint32_t w) { return w == bits; });
         };
-        const Result<double> r = rate("peak_coopmat", {kThreads, subgroups}, device_.has(vulkan::kSubgroupSize) ? size : 0,
-                                      16 + count * 1024, 1u << 15, 2.0 * 4096 * 32 * subgroups, check);
+        const Result<double> r =
+            rate("peak_coopmat", {kThreads, subgroups}, device_.has(vulkan::kSubgroupSize) ? size : 0,
+                 16 + count * 1024, 1u << 15, 2.0 * 4096 * 32 * subgroups, check);
         if (!r) return r.error();
         out_.coopmat_gop_s = *r;
         return {};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a Vulkan device can do at most, measured in a few seconds by shaders/probe: reading and copying its memory, F32, F16,
-// packed int8 and matrix arithmetic.
+// What a Vulkan device can do at most, measured in a few seconds by shaders/probe: reading and copying its memory, F32,
+// F16, packed int8 and matrix arithmetic.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ namespace quern::bench {
 
 /// One way of moving memory.
 struct DeviceRate {
-    std::string pattern;  // "256 threads, 4 loads under way"
+    std::string pattern;                  // "256 threads, 4 loads under way"
     double read_gb_s = 0, copy_gb_s = 0;  // 10^9 bytes a second; a copied byte counts twice
 };
 
@@ -27,8 +27,8 @@ struct DeviceRoofline {
     bool gpu_clock = false;            // timed by the device; else by the host, waiting included
 };
 
-/// Measures within about five seconds; `quick`: little memory and short runs, which show that it works. Every word read and
-/// every operation must show in the results, or Errc::internal says which did not. Other errors are the device's.
+/// Measures within about five seconds; `quick`: little memory and short runs, which show that it works. Every word read
+/// and every operation must show in the results, or Errc::internal says which did not. Other errors are the device's.
 Result<DeviceRoofline> measure(vulkan::Device& device, bool quick);
 
 }  // namespace quern::bench

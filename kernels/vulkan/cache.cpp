@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pipeline cache on disk: a head, then the driver's bytes. Drivers were seen to crash on bytes that are not theirs or are
-// damaged, so they get only what was written whole for this very driver. Whatever is wrong with a file costs time, no more.
+// The pipeline cache on disk: a head, then the driver's bytes. Drivers were seen to crash on bytes that are not theirs
+// or are damaged, so they get only what was written whole for this very driver. Whatever is wrong with a file costs
+// time, no more.
 //   "quern\0vk"  format  vendor  device  driver version  pipelineCacheUUID[16]  bytes (8)  hash of them (8)
 #include <cstring>
 #include <filesystem>
@@ -17,7 +18,7 @@ namespace {
 
 constexpr std::string_view kMagic("quern\0vk", 8);
 constexpr std::uint32_t kFormat = 1;
-constexpr std::size_t kAgreed = 40, kHead = 56;         // bytes: that name the driver, in all
+constexpr std::size_t kAgreed = 40, kHead = 56;           // bytes: that name the driver, in all
 constexpr std::size_t kMostBytes = std::size_t{1} << 30;  // nobody's cache is larger
 
 void put(std::vector<std::byte>& out, std::uint64_t v, std::size_t size) {
@@ -49,7 +50,8 @@ std::string fault_of(const std::vector<std::byte>& file, const Traits& t) {
     if (file.size() < kHead) return "it is cut short";
     const std::span<const std::byte> data = std::span(file).subspan(kHead);
     const std::vector<std::byte> wanted = head(t, data);
-    if (std::memcmp(file.data(), wanted.data(), kMagic.size() + 4) != 0) return "it is no pipeline cache of this version";
+    if (std::memcmp(file.data(), wanted.data(), kMagic.size() + 4) != 0)
+        return "it is no pipeline cache of this version";
     if (std::memcmp(file.data(), wanted.data(), kAgreed) != 0) return "it belongs to another device or driver";
     if (load_le(file.data() + kAgreed, 8) != data.size()) return "its size is not what it says";
     if (std::memcmp(file.data(), wanted.data(), kHead) != 0) return "it is damaged: its checksum is another";
@@ -96,7 +98,8 @@ void Core::save_cache() {
     if (!cache || options.cache_dir.empty() || lost) return;
     if (fn.GetPipelineCacheData(device, cache, &size, nullptr) != VK_SUCCESS || size <= cache_saved_bytes) return;
     std::vector<std::byte> data(size);
-    if (fn.GetPipelineCacheData(device, cache, &size, data.data()) != VK_SUCCESS) return;  // it has grown since: next time
+    if (fn.GetPipelineCacheData(device, cache, &size, data.data()) != VK_SUCCESS)
+        return;  // it has grown since: next time
     data.resize(size);
     std::error_code error;
     std::filesystem::create_directories(options.cache_dir, error);

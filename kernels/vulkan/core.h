@@ -66,8 +66,9 @@ struct Core {
     void release(Allocation& a);
 
     // submit.cpp; those that use the queue are called with `queue_mutex` held
-    Status submit(VkCommandBuffer commands, VkFence fence, const std::string& what);
-    Status wait(VkFence fence, const std::string& what);
+    /// At most 16, each by itself, in one call.
+    Status submit(std::span<const VkCommandBuffer> commands, VkFence signal, const std::string& what);
+    Status wait(VkFence signal, const std::string& what);
     Result<CommandBuffer> make_commands(const std::string& what) const;
     void release(CommandBuffer& c) const;
     /// Memory written by earlier commands and by the host is seen by what follows.
@@ -76,8 +77,8 @@ struct Core {
     void barrier_to_host(VkCommandBuffer commands) const;
     /// A staging part whose last copy has ended.
     Result<StagingSlot*> next_slot(const std::string& what);
-    Status copy(StagingSlot& slot, VkBuffer from, std::size_t from_offset, VkBuffer to, std::size_t to_offset, std::size_t bytes,
-                const std::string& what);
+    Status copy(StagingSlot& slot, VkBuffer from, std::size_t from_offset, VkBuffer to, std::size_t to_offset,
+                std::size_t bytes, const std::string& what);
     Status drain();  // waits for copies under way
     Error lost_error(const std::string& what) const;
 

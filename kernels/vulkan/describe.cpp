@@ -22,11 +22,16 @@ std::set<std::string> extensions_of(const Instance& instance, VkPhysicalDevice d
 
 DeviceKind kind_of(VkPhysicalDeviceType type) {
     switch (type) {
-        case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return DeviceKind::discrete;
-        case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: return DeviceKind::integrated;
-        case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: return DeviceKind::virtual_gpu;
-        case VK_PHYSICAL_DEVICE_TYPE_CPU: return DeviceKind::cpu;
-        default: return DeviceKind::other;
+        case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+            return DeviceKind::discrete;
+        case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+            return DeviceKind::integrated;
+        case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+            return DeviceKind::virtual_gpu;
+        case VK_PHYSICAL_DEVICE_TYPE_CPU:
+            return DeviceKind::cpu;
+        default:
+            return DeviceKind::other;
     }
 }
 
@@ -50,7 +55,8 @@ bool choose_queue(const Instance& instance, VkPhysicalDevice device, Traits& t) 
 }
 
 void read_memory(const Instance& instance, VkPhysicalDevice device, bool has_budget, Traits& t) {
-    auto budget = start_of<VkPhysicalDeviceMemoryBudgetPropertiesEXT>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT);
+    auto budget = start_of<VkPhysicalDeviceMemoryBudgetPropertiesEXT>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT);
     auto memory = start_of<VkPhysicalDeviceMemoryProperties2>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2);
     if (has_budget) memory.pNext = &budget;
     instance.fn.GetPhysicalDeviceMemoryProperties2(device, &memory);
@@ -58,14 +64,16 @@ void read_memory(const Instance& instance, VkPhysicalDevice device, bool has_bud
     std::uint32_t largest = VK_MAX_MEMORY_HEAPS;
     for (std::uint32_t i = 0; i < t.memory.memoryHeapCount; ++i) {
         if (!(t.memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)) continue;
-        if (largest == VK_MAX_MEMORY_HEAPS || t.memory.memoryHeaps[i].size > t.memory.memoryHeaps[largest].size) largest = i;
+        if (largest == VK_MAX_MEMORY_HEAPS || t.memory.memoryHeaps[i].size > t.memory.memoryHeaps[largest].size)
+            largest = i;
     }
     if (largest == VK_MAX_MEMORY_HEAPS) return;
     t.info.memory_bytes = t.info.free_bytes = t.memory.memoryHeaps[largest].size;
     if (has_budget)  // the budget counts what this process holds; a driver may let it be passed
-        t.info.free_bytes = budget.heapBudget[largest] - std::min(budget.heapBudget[largest], budget.heapUsage[largest]);
-    constexpr VkMemoryPropertyFlags seen =
-        VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+        t.info.free_bytes =
+            budget.heapBudget[largest] - std::min(budget.heapBudget[largest], budget.heapUsage[largest]);
+    constexpr VkMemoryPropertyFlags seen = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                           VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
     for (std::uint32_t i = 0; i < t.memory.memoryTypeCount; ++i)
         if (t.memory.memoryTypes[i].heapIndex == largest && (t.memory.memoryTypes[i].propertyFlags & seen) == seen)
             t.info.features |= kHostVisible;
@@ -90,10 +98,14 @@ bool has_coopmat_16(const Instance& instance, VkPhysicalDevice device) {
 void read_properties(const Instance& instance, VkPhysicalDevice device, Traits& t) {
     auto driver = start_of<VkPhysicalDeviceDriverProperties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES);
     auto subgroup = start_of<VkPhysicalDeviceSubgroupProperties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES);
-    auto limits = start_of<VkPhysicalDeviceMaintenance3Properties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES);
-    auto buffers = start_of<VkPhysicalDeviceMaintenance4Properties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES);
-    auto sizes = start_of<VkPhysicalDeviceSubgroupSizeControlProperties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES);
-    auto dot = start_of<VkPhysicalDeviceShaderIntegerDotProductProperties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES);
+    auto limits =
+        start_of<VkPhysicalDeviceMaintenance3Properties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES);
+    auto buffers =
+        start_of<VkPhysicalDeviceMaintenance4Properties>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES);
+    auto sizes = start_of<VkPhysicalDeviceSubgroupSizeControlProperties>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES);
+    auto dot = start_of<VkPhysicalDeviceShaderIntegerDotProductProperties>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES);
     void* head = nullptr;
     chain(head, driver);
     chain(head, subgroup);
@@ -106,7 +118,8 @@ void read_properties(const Instance& instance, VkPhysicalDevice device, Traits& 
     instance.fn.GetPhysicalDeviceProperties2(device, &all);
     t.info.driver = cat(driver.driverName, " ", driver.driverInfo);
     t.info.max_allocation = limits.maxMemoryAllocationSize;
-    if (buffers.maxBufferSize) t.info.max_allocation = std::min<std::uint64_t>(t.info.max_allocation, buffers.maxBufferSize);
+    if (buffers.maxBufferSize)
+        t.info.max_allocation = std::min<std::uint64_t>(t.info.max_allocation, buffers.maxBufferSize);
     t.info.subgroup = t.info.min_subgroup = t.info.max_subgroup = subgroup.subgroupSize;
     if (sizes.minSubgroupSize && (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT)) {
         t.can_require_subgroup = true;
@@ -129,9 +142,12 @@ void read_properties(const Instance& instance, VkPhysicalDevice device, Traits& 
 void read_features(const Instance& instance, VkPhysicalDevice device, Traits& t) {
     auto v11 = start_of<VkPhysicalDeviceVulkan11Features>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES);
     auto v12 = start_of<VkPhysicalDeviceVulkan12Features>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES);
-    auto sizes = start_of<VkPhysicalDeviceSubgroupSizeControlFeatures>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
-    auto dot = start_of<VkPhysicalDeviceShaderIntegerDotProductFeatures>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES);
-    auto coopmat = start_of<VkPhysicalDeviceCooperativeMatrixFeaturesKHR>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR);
+    auto sizes = start_of<VkPhysicalDeviceSubgroupSizeControlFeatures>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
+    auto dot = start_of<VkPhysicalDeviceShaderIntegerDotProductFeatures>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES);
+    auto coopmat = start_of<VkPhysicalDeviceCooperativeMatrixFeaturesKHR>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR);
     void* head = nullptr;
     chain(head, v11);
     chain(head, v12);
@@ -163,7 +179,8 @@ void read_features(const Instance& instance, VkPhysicalDevice device, Traits& t)
 }  // namespace
 
 std::string_view feature_name(std::uint32_t index) {
-    constexpr std::string_view names[] = {"float16", "integer-dot", "coopmat", "subgroup-size", "host-visible", "timestamps"};
+    constexpr std::string_view names[] = {"float16",       "integer-dot",  "coopmat",
+                                          "subgroup-size", "host-visible", "timestamps"};
     return index < std::size(names) ? names[index] : std::string_view();
 }
 

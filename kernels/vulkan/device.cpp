@@ -21,14 +21,17 @@ std::string list_of(const std::vector<Traits>& all) {
     std::string out;
     for (const Traits& t : all) {
         out += cat(out.empty() ? "" : ", ", t.info.index, " ", quoted(t.info.name));
-        if (!t.info.refusal.empty()) out += cat(" (", t.info.refusal, ")");
-        else if (t.info.kind == DeviceKind::cpu) out += " (a CPU: only by name or index)";
+        if (!t.info.refusal.empty())
+            out += cat(" (", t.info.refusal, ")");
+        else if (t.info.kind == DeviceKind::cpu)
+            out += " (a CPU: only by name or index)";
     }
     return out;
 }
 
 const Traits* first_gpu(const std::vector<Traits>& all) {
-    for (const DeviceKind kind : {DeviceKind::discrete, DeviceKind::integrated, DeviceKind::virtual_gpu, DeviceKind::other})
+    for (const DeviceKind kind :
+         {DeviceKind::discrete, DeviceKind::integrated, DeviceKind::virtual_gpu, DeviceKind::other})
         for (const Traits& t : all)
             if (t.info.kind == kind && t.info.refusal.empty()) return &t;
     return nullptr;
@@ -45,12 +48,16 @@ Result<Traits> choose(const std::vector<Traits>& all, const std::string& wanted)
         const auto [stop, error] = std::from_chars(wanted.data(), end, index);
         if (error == std::errc() && stop == end) {
             if (index < all.size()) found = &all[index];
-        } else {
+        }
+        if (!found) {  // "4090" may be a part of a name
             for (const Traits& t : all)
-                if (lower(t.info.name).find(lower(wanted)) != std::string::npos && (!found || !found->info.refusal.empty()))
+                if (lower(t.info.name).find(lower(wanted)) != std::string::npos &&
+                    (!found || !found->info.refusal.empty()))
                     found = &t;
         }
-        if (!found) return Error{Errc::invalid_argument, cat("no Vulkan device ", quoted(wanted), "; there are: ", list_of(all))};
+        if (!found)
+            return Error{Errc::invalid_argument,
+                         cat("no Vulkan device ", quoted(wanted), "; there are: ", list_of(all))};
     }
     if (!found->info.refusal.empty())
         return Error{Errc::unsupported, cat("the Vulkan device ", quoted(found->info.name), " ", found->info.refusal,
@@ -70,12 +77,15 @@ Status Core::start() {
     v12.shaderInt8 = traits.int8;
     v12.shaderFloat16 = (traits.info.features & kFloat16) != 0;
     v12.vulkanMemoryModel = v12.vulkanMemoryModelDeviceScope = traits.memory_model;
-    auto sizes = start_of<VkPhysicalDeviceSubgroupSizeControlFeatures>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
+    auto sizes = start_of<VkPhysicalDeviceSubgroupSizeControlFeatures>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
     sizes.subgroupSizeControl = true;
     sizes.computeFullSubgroups = traits.full_subgroups;
-    auto dot = start_of<VkPhysicalDeviceShaderIntegerDotProductFeatures>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES);
+    auto dot = start_of<VkPhysicalDeviceShaderIntegerDotProductFeatures>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES);
     dot.shaderIntegerDotProduct = true;
-    auto coopmat = start_of<VkPhysicalDeviceCooperativeMatrixFeaturesKHR>(VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR);
+    auto coopmat = start_of<VkPhysicalDeviceCooperativeMatrixFeaturesKHR>(
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR);
     coopmat.cooperativeMatrix = true;
     void* head = nullptr;
     std::vector<const char*> extensions;
@@ -112,15 +122,18 @@ Status Core::start() {
     VkResult r = instance->fn.CreateDevice(physical, &info, nullptr, &device);
     if (r != VK_SUCCESS) {
         device = VK_NULL_HANDLE;
-        return Error{Errc::unsupported, cat("the driver of ", quoted(traits.info.name), " refuses a device: ", result_name(r))};
+        return Error{Errc::unsupported,
+                     cat("the driver of ", quoted(traits.info.name), " refuses a device: ", result_name(r))};
     }
     std::string missing;
-#define QUERN_VK_LOAD(name) \
-    if (!(fn.name = reinterpret_cast<PFN_vk##name>(instance->fn.GetDeviceProcAddr(device, "vk" #name)))) missing = "vk" #name;
+#define QUERN_VK_LOAD(name)                                                                              \
+    if (!(fn.name = reinterpret_cast<PFN_vk##name>(instance->fn.GetDeviceProcAddr(device, "vk" #name)))) \
+        missing = "vk" #name;
     QUERN_VK_DEVICE(QUERN_VK_LOAD)
 #undef QUERN_VK_LOAD
     if (!missing.empty())
-        return Error{Errc::unsupported, cat("the driver of ", quoted(traits.info.name), " has no ", missing, ": update it")};
+        return Error{Errc::unsupported,
+                     cat("the driver of ", quoted(traits.info.name), " has no ", missing, ": update it")};
     fn.GetDeviceQueue(device, traits.queue_family, 0, &queue);
 
     // One layout serves every kernel: nothing but push constants is ever bound.
@@ -131,7 +144,8 @@ Status Core::start() {
     auto fence_info = start_of<VkFenceCreateInfo>(VK_STRUCTURE_TYPE_FENCE_CREATE_INFO);
     if ((r = fn.CreatePipelineLayout(device, &layout_info, nullptr, &layout)) != VK_SUCCESS ||
         (r = fn.CreateFence(device, &fence_info, nullptr, &fence)) != VK_SUCCESS)
-        return Error{Errc::out_of_memory, cat("the driver of ", quoted(traits.info.name), " cannot start: ", result_name(r))};
+        return Error{Errc::out_of_memory,
+                     cat("the driver of ", quoted(traits.info.name), " cannot start: ", result_name(r))};
     load_cache();
     return {};
 }

@@ -45,9 +45,9 @@ struct Traits {
     std::uint8_t cache_uuid[VK_UUID_SIZE] = {};
     std::uint32_t queue_family = 0;
     std::uint32_t timestamp_bits = 0;
-    float timestamp_ns = 0;              // of one tick
+    float timestamp_ns = 0;  // of one tick
     std::uint32_t max_groups[3] = {};
-    bool slow_integer_dot = false;       // there, but the device does not call it fast
+    bool slow_integer_dot = false;  // there, but the device does not call it fast
     bool storage8 = false, storage16 = false, int8 = false, int16 = false, memory_model = false, full_subgroups = false,
          can_require_subgroup = false;
     bool has_coopmat_extension = false, has_size_control_extension = false, has_integer_dot_extension = false;

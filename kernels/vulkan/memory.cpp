@@ -13,8 +13,8 @@ constexpr VkMemoryPropertyFlags kDeviceLocal = VK_MEMORY_PROPERTY_DEVICE_LOCAL_B
 constexpr VkMemoryPropertyFlags kSeen = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
 constexpr VkMemoryPropertyFlags kCached = VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
 
-/// What is written once and read at every step should lie with the device, be it through a small window (256 MiB on many
-/// cards, which other programs use too).
+/// What is written once and read at every step should lie with the device, be it through a small window (256 MiB on
+/// many cards, which other programs use too).
 constexpr std::size_t kSmallUpload = 16u << 20;
 
 /// Property sets in the order in which to try them.
@@ -26,7 +26,8 @@ std::vector<VkMemoryPropertyFlags> preferences(MemoryKind kind, std::size_t byte
         case MemoryKind::upload:
             if (bytes <= kSmallUpload) return {kDeviceLocal | kSeen, kSeen};
             return {kSeen};
-        case MemoryKind::readback: break;
+        case MemoryKind::readback:
+            break;
     }
     return {kSeen | kCached, kSeen};
 }
@@ -37,14 +38,16 @@ Result<Allocation> Core::allocate(std::size_t bytes, MemoryKind kind, const std:
     const std::string size = cat(what, ": ", bytes, " bytes on ", quoted(traits.info.name));
     if (bytes == 0) return Error{Errc::invalid_argument, cat(what, ": a buffer of no bytes")};
     if (bytes > traits.info.max_allocation)
-        return Error{Errc::out_of_memory, cat(size, ": one buffer may have ", traits.info.max_allocation, "; split it")};
+        return Error{Errc::out_of_memory,
+                     cat(size, ": one buffer may have ", traits.info.max_allocation, "; split it")};
     if (++n_allocations == options.faults.allocation)
         return Error{Errc::out_of_memory, cat(size, ": refused as the test asks (", held.load(), " are held)")};
 
     auto info = start_of<VkBufferCreateInfo>(VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO);
     info.size = (bytes + 15) / 16 * 16;  // kernels read 16 bytes at a time
-    info.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
-                 VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+    info.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT |
+                 VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
     Allocation a;
     VkResult r = fn.CreateBuffer(device, &info, nullptr, &a.buffer);
     if (r != VK_SUCCESS) return Error{Errc::out_of_memory, cat(size, ": ", result_name(r))};
@@ -64,7 +67,8 @@ Result<Allocation> Core::allocate(std::size_t bytes, MemoryKind kind, const std:
             const VkMemoryType& type = traits.memory.memoryTypes[i];
             if (!(needs.memoryTypeBits >> i & 1u) || (type.propertyFlags & wanted) != wanted) continue;
             if (traits.memory.memoryHeaps[type.heapIndex].size < needs.size) continue;
-            if (type.propertyFlags & (VK_MEMORY_PROPERTY_PROTECTED_BIT | VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD)) continue;
+            if (type.propertyFlags & (VK_MEMORY_PROPERTY_PROTECTED_BIT | VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD))
+                continue;
             memory.memoryTypeIndex = i;
             r = fn.AllocateMemory(device, &memory, nullptr, &a.memory);
             if (r != VK_SUCCESS) a.memory = VK_NULL_HANDLE;
@@ -78,8 +82,9 @@ Result<Allocation> Core::allocate(std::size_t bytes, MemoryKind kind, const std:
         r = fn.MapMemory(device, a.memory, 0, VK_WHOLE_SIZE, 0, &host);
     if (r != VK_SUCCESS) {
         release(a);
-        return Error{Errc::out_of_memory, cat(size, ": ", result_name(r), " (", held.load(), " bytes are held; the device has ",
-                                              traits.info.memory_bytes, "): offload fewer layers or shorten the context")};
+        return Error{Errc::out_of_memory,
+                     cat(size, ": ", result_name(r), " (", held.load(), " bytes are held; the device has ",
+                         traits.info.memory_bytes, "): offload fewer layers or shorten the context")};
     }
     a.host = static_cast<std::byte*>(host);
     a.bytes = bytes;
@@ -125,7 +130,8 @@ void Buffer::release() noexcept {
         const std::lock_guard lock(core.queue_mutex);
         (void)core.drain();  // a device that is lost copies nothing
     }
-    Allocation a = {handle_of<VkBuffer>(buffer_), handle_of<VkDeviceMemory>(memory_), address_, size_, host_, readable_};
+    Allocation a = {
+        handle_of<VkBuffer>(buffer_), handle_of<VkDeviceMemory>(memory_), address_, size_, host_, readable_};
     core.release(a);
     device_ = nullptr;
 }

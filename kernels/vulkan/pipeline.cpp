@@ -30,10 +30,12 @@ Result<const Kernel*> Device::kernel(std::string_view module, std::span<const st
         if (found != core.kernels.end()) return found->second.get();
     }
     const DeviceInfo& device = core.traits.info;
-    if (required_subgroup != 0 && (!has(kSubgroupSize) || required_subgroup < device.min_subgroup ||
-                                   required_subgroup > device.max_subgroup || (required_subgroup & (required_subgroup - 1)) != 0))
-        return Error{Errc::unsupported, cat(module, ": ", quoted(device.name), " cannot be asked for a subgroup of ",
-                                            required_subgroup, " (", device.min_subgroup, " to ", device.max_subgroup, ")")};
+    if (required_subgroup != 0 &&
+        (!has(kSubgroupSize) || required_subgroup < device.min_subgroup || required_subgroup > device.max_subgroup ||
+         (required_subgroup & (required_subgroup - 1)) != 0))
+        return Error{Errc::unsupported,
+                     cat(module, ": ", quoted(device.name), " cannot be asked for a subgroup of ", required_subgroup,
+                         " (", device.min_subgroup, " to ", device.max_subgroup, ")")};
     Result<std::span<const std::uint32_t>> words = find_module(module);
     if (!words) return words.error();
 
@@ -42,7 +44,9 @@ Result<const Kernel*> Device::kernel(std::string_view module, std::span<const st
     module_info.pCode = words->data();
     VkShaderModule shader = VK_NULL_HANDLE;
     VkResult r = core.fn.CreateShaderModule(core.device, &module_info, nullptr, &shader);
-    if (r != VK_SUCCESS) return Error{Errc::unsupported, cat(module, ": ", quoted(device.name), " refuses the shader: ", result_name(r))};
+    if (r != VK_SUCCESS)
+        return Error{Errc::unsupported,
+                     cat(module, ": ", quoted(device.name), " refuses the shader: ", result_name(r))};
 
     std::vector<VkSpecializationMapEntry> entries(constants.size());
     for (std::uint32_t i = 0; i < entries.size(); ++i) entries[i] = {i, i * 4, 4};
@@ -51,7 +55,8 @@ Result<const Kernel*> Device::kernel(std::string_view module, std::span<const st
     specialization.pMapEntries = entries.data();
     specialization.dataSize = constants.size_bytes();
     specialization.pData = constants.data();
-    auto size = start_of<VkPipelineShaderStageRequiredSubgroupSizeCreateInfo>(VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO);
+    auto size = start_of<VkPipelineShaderStageRequiredSubgroupSizeCreateInfo>(
+        VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO);
     size.requiredSubgroupSize = required_subgroup;
     auto info = start_of<VkComputePipelineCreateInfo>(VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO);
     info.stage.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO;
@@ -71,7 +76,8 @@ Result<const Kernel*> Device::kernel(std::string_view module, std::span<const st
     core.fn.DestroyShaderModule(core.device, shader, nullptr);
     if (r != VK_SUCCESS) {
         // Drivers were seen to set the handle of a pipeline that failed; only success makes one.
-        return Error{r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY ? Errc::out_of_memory : Errc::unsupported,
+        return Error{r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY ? Errc::out_of_memory
+                                                                                            : Errc::unsupported,
                      cat(module, ": ", quoted(device.name), " makes no pipeline of it: ", result_name(r))};
     }
     const std::lock_guard lock(core.kernels_mutex);

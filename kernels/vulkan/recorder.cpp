@@ -36,7 +36,8 @@ bool Commands::Impl::bind(const Kernel& kernel, std::span<const std::byte> push)
                                           " and a multiple of 4 are possible")});
         return false;
     }
-    if (bound != kernel.pipeline) core->fn.CmdBindPipeline(commands.handle, VK_PIPELINE_BIND_POINT_COMPUTE, kernel.pipeline);
+    if (bound != kernel.pipeline)
+        core->fn.CmdBindPipeline(commands.handle, VK_PIPELINE_BIND_POINT_COMPUTE, kernel.pipeline);
     bound = kernel.pipeline;
     if (!push.empty())
         core->fn.CmdPushConstants(commands.handle, core->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
@@ -47,34 +48,39 @@ bool Commands::Impl::bind(const Kernel& kernel, std::span<const std::byte> push)
 void Commands::dispatch(const Kernel& kernel, std::span<const std::byte> push, Groups groups) {
     const std::uint32_t(&limit)[3] = impl_->core->traits.max_groups;
     if (groups.x > limit[0] || groups.y > limit[1] || groups.z > limit[2])
-        return impl_->note({Errc::invalid_argument, cat("a dispatch of ", groups.x, " x ", groups.y, " x ", groups.z,
-                                                        " groups; the device takes ", limit[0], " x ", limit[1], " x ", limit[2])});
+        return impl_->note(
+            {Errc::invalid_argument, cat("a dispatch of ", groups.x, " x ", groups.y, " x ", groups.z,
+                                         " groups; the device takes ", limit[0], " x ", limit[1], " x ", limit[2])});
     if (impl_->bind(kernel, push)) impl_->core->fn.CmdDispatch(impl_->commands.handle, groups.x, groups.y, groups.z);
 }
 
 void Commands::dispatch_indirect(const Kernel& kernel, std::span<const std::byte> push, const Buffer& from,
                                  std::size_t offset) {
     if (offset % 4 != 0 || from.size() < 12 || offset > from.size() - 12)
-        return impl_->note({Errc::invalid_argument, cat("an indirect dispatch: three words at ", offset, " of ", from.size(), " bytes")});
+        return impl_->note({Errc::invalid_argument,
+                            cat("an indirect dispatch: three words at ", offset, " of ", from.size(), " bytes")});
     if (impl_->bind(kernel, push))
         impl_->core->fn.CmdDispatchIndirect(impl_->commands.handle, handle_of<VkBuffer>(from.buffer_), offset);
 }
 
 void Commands::barrier() { impl_->core->barrier(impl_->commands.handle); }
 
-void Commands::copy(const Buffer& from, std::size_t from_offset, const Buffer& to, std::size_t to_offset, std::size_t bytes) {
+void Commands::copy(const Buffer& from, std::size_t from_offset, const Buffer& to, std::size_t to_offset,
+                    std::size_t bytes) {
     if (bytes == 0) return;
     if (bytes > from.size() || from_offset > from.size() - bytes || bytes > to.size() || to_offset > to.size() - bytes)
-        return impl_->note({Errc::invalid_argument, cat("a copy: ", bytes, " bytes from ", from_offset, " of ", from.size(), " to ",
-                                                        to_offset, " of ", to.size())});
+        return impl_->note({Errc::invalid_argument, cat("a copy: ", bytes, " bytes from ", from_offset, " of ",
+                                                        from.size(), " to ", to_offset, " of ", to.size())});
     const VkBufferCopy region = {from_offset, to_offset, bytes};
-    impl_->core->fn.CmdCopyBuffer(impl_->commands.handle, handle_of<VkBuffer>(from.buffer_), handle_of<VkBuffer>(to.buffer_), 1, &region);
+    impl_->core->fn.CmdCopyBuffer(impl_->commands.handle, handle_of<VkBuffer>(from.buffer_),
+                                  handle_of<VkBuffer>(to.buffer_), 1, &region);
 }
 
 void Commands::fill(const Buffer& to, std::size_t offset, std::size_t bytes, std::uint32_t word) {
     if (bytes == 0) return;
     if (offset % 4 != 0 || bytes % 4 != 0 || bytes > to.size() || offset > to.size() - bytes)
-        return impl_->note({Errc::invalid_argument, cat("a fill: ", bytes, " bytes at ", offset, " of ", to.size(), ", multiples of 4")});
+        return impl_->note({Errc::invalid_argument,
+                            cat("a fill: ", bytes, " bytes at ", offset, " of ", to.size(), ", multiples of 4")});
     impl_->core->fn.CmdFillBuffer(impl_->commands.handle, handle_of<VkBuffer>(to.buffer_), offset, bytes, word);
 }
 
@@ -93,7 +99,8 @@ void Commands::timestamp() {
         }
         core.fn.CmdResetQueryPool(impl_->commands.handle, impl_->queries, 0, kMaxTimestamps);
     }
-    core.fn.CmdWriteTimestamp(impl_->commands.handle, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, impl_->queries, impl_->n_timestamps++);
+    core.fn.CmdWriteTimestamp(impl_->commands.handle, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, impl_->queries,
+                              impl_->n_timestamps++);
 }
 
 Status Commands::finish() {
@@ -112,13 +119,14 @@ Result<std::vector<double>> Device::timestamps(const Commands& commands) const {
     std::vector<double> out(c.n_timestamps);
     if (out.empty()) return out;
     std::vector<std::uint64_t> ticks(c.n_timestamps);
-    const VkResult r = impl_->fn.GetQueryPoolResults(impl_->device, c.queries, 0, c.n_timestamps, ticks.size() * 8, ticks.data(), 8,
-                                                     VK_QUERY_RESULT_64_BIT);
+    const VkResult r = impl_->fn.GetQueryPoolResults(impl_->device, c.queries, 0, c.n_timestamps, ticks.size() * 8,
+                                                     ticks.data(), 8, VK_QUERY_RESULT_64_BIT);
     if (r != VK_SUCCESS) return Error{Errc::device_lost, cat("timestamps: ", result_name(r))};
     const std::uint32_t bits = impl_->traits.timestamp_bits;
     const std::uint64_t mask = bits >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1;
     for (std::size_t i = 0; i < ticks.size(); ++i)  // a counter that has wrapped still gives the difference
-        out[i] = static_cast<double>((ticks[i] - ticks[0]) & mask) * static_cast<double>(impl_->traits.timestamp_ns) * 1e-9;
+        out[i] =
+            static_cast<double>((ticks[i] - ticks[0]) & mask) * static_cast<double>(impl_->traits.timestamp_ns) * 1e-9;
     return out;
 }
 

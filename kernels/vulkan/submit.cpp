@@ -1,29 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 // The queue: runs of recorded commands, copies through staging memory, what happens when a device is lost.
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <cstring>
 
 #include "formats/text.h"
 #include "kernels/vulkan/core.h"
 
 namespace quern::vulkan {
+namespace {
+
+constexpr std::size_t kMostSubmits = 16;  // in one call
+constexpr int kSpinMs = 4;                // reckoned, not measured: the token of a 7B model on a large card
+
+}  // namespace
 
 Error Core::lost_error(const std::string& what) const {
     return {Errc::device_lost, cat(what, ": the device ", quoted(traits.info.name), " was lost during ", lost_in,
                                    ": a driver reset or a hang (the system log may say which); open it again")};
 }
 
-Status Core::submit(VkCommandBuffer commands, VkFence signal, const std::string& what) {
+Status Core::submit(std::span<const VkCommandBuffer> commands, VkFence signal, const std::string& what) {
     if (lost) return lost_error(what);
-    auto info = start_of<VkSubmitInfo>(VK_STRUCTURE_TYPE_SUBMIT_INFO);
-    info.commandBufferCount = 1;
-    info.pCommandBuffers = &commands;
-    const bool fault = ++n_submits == options.faults.submit;
-    const VkResult r = fault ? VK_ERROR_DEVICE_LOST : fn.QueueSubmit(queue, 1, &info, signal);
+    // One call for many: it costs the host as much as several dispatches. Each stays a submission by itself.
+    std::array<VkSubmitInfo, kMostSubmits> infos;
+    bool fault = false;
+    for (std::size_t i = 0; i < commands.size(); ++i) {
+        infos[i] = start_of<VkSubmitInfo>(VK_STRUCTURE_TYPE_SUBMIT_INFO);
+        infos[i].commandBufferCount = 1;
+        infos[i].pCommandBuffers = &commands[i];
+        fault = fault || ++n_submits == options.faults.submit;
+    }
+    const auto n = static_cast<std::uint32_t>(commands.size());
+    const VkResult r = fault ? VK_ERROR_DEVICE_LOST : fn.QueueSubmit(queue, n, infos.data(), signal);
     if (r == VK_SUCCESS) return {};
-    // Nothing was queued. Out of memory can be met by waiting for less; everything else leaves the device in no known state.
+    // Nothing was queued. Out of memory can be met by waiting for less; everything else leaves the device in no known
+    // state.
     if (r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
-        return Error{Errc::out_of_memory, cat(what, ": the driver of ", quoted(traits.info.name), " has no memory to submit")};
+        return Error{Errc::out_of_memory,
+                     cat(what, ": the driver of ", quoted(traits.info.name), " has no memory to submit")};
     lost = true;
     lost_in = what;
     return lost_error(what);
@@ -31,8 +47,16 @@ Status Core::submit(VkCommandBuffer commands, VkFence signal, const std::string&
 
 Status Core::wait(VkFence signal, const std::string& what) {
     if (lost) return lost_error(what);
+    VkResult r = VK_TIMEOUT;
+    // A sleeping thread wakes tens of microseconds late, which a fast card's token of a millisecond would show. Other
+    // devices share power or cores with this thread, so there it sleeps at once.
+    if (traits.info.kind == DeviceKind::discrete) {
+        const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(kSpinMs);
+        do r = fn.WaitForFences(device, 1, &signal, VK_TRUE, 0);
+        while (r == VK_TIMEOUT && std::chrono::steady_clock::now() < until);
+    }
     // No limit of time: what hangs is ended by the driver's watchdog, which gives the device up.
-    const VkResult r = fn.WaitForFences(device, 1, &signal, VK_TRUE, UINT64_MAX);
+    if (r == VK_TIMEOUT) r = fn.WaitForFences(device, 1, &signal, VK_TRUE, UINT64_MAX);
     if (r == VK_SUCCESS && fn.ResetFences(device, 1, &signal) == VK_SUCCESS) return {};
     lost = true;
     lost_in = what;
@@ -66,7 +90,8 @@ void Core::barrier(VkCommandBuffer commands) const {
     memory.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
                            VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_INDIRECT_COMMAND_READ_BIT;
     constexpr VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    fn.CmdPipelineBarrier(commands, work, work | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT, 0, 1, &memory, 0, nullptr, 0, nullptr);
+    fn.CmdPipelineBarrier(commands, work, work | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT, 0, 1, &memory, 0, nullptr, 0,
+                          nullptr);
 }
 
 void Core::barrier_to_host(VkCommandBuffer commands) const {
@@ -114,8 +139,9 @@ Status Core::copy(StagingSlot& slot, VkBuffer from, std::size_t from_offset, VkB
         barrier_to_host(slot.commands.handle);
         r = fn.EndCommandBuffer(slot.commands.handle);
     }
-    if (r != VK_SUCCESS) return Error{Errc::out_of_memory, cat(what, ": no memory to record a copy (", result_name(r), ")")};
-    if (Status s = submit(slot.commands.handle, slot.fence, what); !s) return s;
+    if (r != VK_SUCCESS)
+        return Error{Errc::out_of_memory, cat(what, ": no memory to record a copy (", result_name(r), ")")};
+    if (Status s = submit({&slot.commands.handle, 1}, slot.fence, what); !s) return s;
     slot.pending = true;
     copies_pending = true;
     return {};
@@ -158,7 +184,9 @@ Status Device::write(const Buffer& to, std::size_t offset, std::span<const std::
         Result<StagingSlot*> slot = core.next_slot("a write");
         if (!slot) return slot.error();
         std::memcpy((*slot)->memory.host, bytes.data() + done, n);
-        if (Status s = core.copy(**slot, (*slot)->memory.buffer, 0, handle_of<VkBuffer>(to.buffer_), offset + done, n, "a write"); !s)
+        if (Status s = core.copy(**slot, (*slot)->memory.buffer, 0, handle_of<VkBuffer>(to.buffer_), offset + done, n,
+                                 "a write");
+            !s)
             return s;
         done += n;
     }
@@ -186,7 +214,9 @@ Status Device::read(const Buffer& from, std::size_t offset, std::span<std::byte>
             Result<StagingSlot*> slot = core.next_slot("a read");
             if (!slot) return slot.error();
             next = *slot;
-            if (Status s = core.copy(*next, handle_of<VkBuffer>(from.buffer_), offset + asked, next->memory.buffer, 0, n, "a read"); !s)
+            if (Status s = core.copy(*next, handle_of<VkBuffer>(from.buffer_), offset + asked, next->memory.buffer, 0,
+                                     n, "a read");
+                !s)
                 return s;
             asked += n;
         }
@@ -210,14 +240,18 @@ Status Device::run(std::span<Commands* const> commands, const std::string& what)
             return Error{Errc::invalid_argument, cat(what, ": commands whose recording has not ended well")};
     if (commands.empty()) return {};
     // The fence of the last one stands for all: a queue signals in order.
-    std::size_t submitted = 0;
     Status out;
-    for (; submitted < commands.size() && out.ok(); ++submitted) {
-        const bool last = submitted + 1 == commands.size();
-        out = core.submit(commands[submitted]->impl_->commands.handle, last ? core.fence : VK_NULL_HANDLE, what);
+    for (std::size_t done = 0; done < commands.size() && out.ok();) {
+        std::array<VkCommandBuffer, kMostSubmits> handles;
+        const std::size_t n = std::min(commands.size() - done, handles.size());
+        for (std::size_t i = 0; i < n; ++i) handles[i] = commands[done + i]->impl_->commands.handle;
+        done += n;
+        out = core.submit(std::span(handles).first(n), done == commands.size() ? core.fence : VK_NULL_HANDLE, what);
     }
-    if (out.ok()) out = core.wait(core.fence, what);
-    else core.fn.DeviceWaitIdle(core.device);  // what was submitted before must not be left running
+    if (out.ok())
+        out = core.wait(core.fence, what);
+    else
+        core.fn.DeviceWaitIdle(core.device);  // what was submitted before must not be left running
     if (!out) return out;
     for (StagingSlot& slot : core.slots)  // earlier in the queue, so done
         if (std::exchange(slot.pending, false)) (void)core.wait(slot.fence, what);

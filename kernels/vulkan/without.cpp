@@ -6,7 +6,8 @@ namespace quern::vulkan {
 namespace {
 
 Error none() {
-    return {Errc::unsupported, "this build has no Vulkan: configure it where libvulkan-dev, glslang-tools and spirv-tools are installed"};
+    return {Errc::unsupported,
+            "this build has no Vulkan: configure it where libvulkan-dev, glslang-tools and spirv-tools are installed"};
 }
 
 }  // namespace

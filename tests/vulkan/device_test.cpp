@@ -48,7 +48,8 @@ TEST_F(VulkanDevice, NamesTheKernelThatCannotBe) {
         ASSERT_FALSE(k);
         EXPECT_NE(k.error().message.find(missing), std::string::npos) << k.error().message;
     }
-    const Result<const Kernel*> size = device().kernel("copy", std::vector<std::uint32_t>{256, 1}, device().info().max_subgroup * 2);
+    const Result<const Kernel*> size =
+        device().kernel("copy", std::vector<std::uint32_t>{256, 1}, device().info().max_subgroup * 2);
     ASSERT_FALSE(size);
     EXPECT_NE(size.error().message.find("subgroup"), std::string::npos);
 }
@@ -114,6 +115,25 @@ TEST_F(VulkanDevice, RecordedCommandsRunAgainWithNewNumbers) {
     }
 }
 
+TEST_F(VulkanDevice, ManyCommandsRunInOrder) {
+    const Buffer b = buffer(4 * 40);
+    std::vector<Commands> all;
+    std::vector<Commands*> list;
+    for (std::uint32_t i = 0; i < 40; ++i) {  // each overwrites a word less than the one before
+        Result<Commands> c = device().record();
+        ASSERT_TRUE(c);
+        c->fill(b, 0, 4 * (40 - i), i);
+        check(c->finish());
+        all.push_back(std::move(*c));
+    }
+    for (Commands& c : all) list.push_back(&c);
+    check(device().run(list, "test"));
+    check(device().run({}, "nothing"));
+    std::vector<std::uint32_t> expected(40);
+    for (std::uint32_t i = 0; i < 40; ++i) expected[i] = 39 - i;
+    EXPECT_EQ(download<std::uint32_t>(b, 40), expected);
+}
+
 TEST_F(VulkanDevice, WhatCannotBeRecordedIsToldAtTheEnd) {
     const Buffer small = buffer(64);
     const Kernel* k = kernel("copy", {64, 1});
@@ -122,12 +142,18 @@ TEST_F(VulkanDevice, WhatCannotBeRecordedIsToldAtTheEnd) {
     const std::vector<std::pair<const char*, std::function<void(Commands&)>>> cases = {
         {"136 bytes of push constants", [&](Commands& c) { c.dispatch(*k, push, {1}); }},
         {"6 bytes of push constants", [&](Commands& c) { c.dispatch(*k, push.first(6), {1}); }},
-        {"groups", [&](Commands& c) { c.dispatch(*k, CopyPush{}, {1, 0xffffffffu, 1}); }},
+        {"groups",
+         [&](Commands& c) {
+             c.dispatch(*k, CopyPush{}, {1, 0xffffffffu, 1});
+         }},
         {"three words at 56", [&](Commands& c) { c.dispatch_indirect(*k, CopyPush{}, small, 56); }},
         {"three words at 2", [&](Commands& c) { c.dispatch_indirect(*k, CopyPush{}, small, 2); }},
         {"a copy", [&](Commands& c) { c.copy(small, 32, small, 0, 33); }},
         {"a fill", [&](Commands& c) { c.fill(small, 60, 8, 0); }},
-        {"timestamps", [&](Commands& c) { for (int i = 0; i < 1025; ++i) c.timestamp(); }},
+        {"timestamps",
+         [&](Commands& c) {
+             for (int i = 0; i < 1025; ++i) c.timestamp();
+         }},
     };
     for (const auto& [what, body] : cases) {
         Result<Commands> c = device().record();

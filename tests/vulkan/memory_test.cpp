@@ -47,7 +47,8 @@ void round_trip(Device& d, std::size_t n, MemoryKind kind) {
 
 TEST_F(VulkanMemory, RoundTripsThroughTheHostsView) {
     for (const MemoryKind kind : {MemoryKind::device, MemoryKind::upload, MemoryKind::readback})
-        for (const std::size_t n : {std::size_t{1}, std::size_t{4097}, std::size_t{3} << 20}) round_trip(device(), n, kind);
+        for (const std::size_t n : {std::size_t{1}, std::size_t{4097}, std::size_t{3} << 20})
+            round_trip(device(), n, kind);
 }
 
 TEST_F(VulkanMemory, RoundTripsThroughStaging) {
@@ -171,11 +172,13 @@ TEST_F(VulkanMemory, ALostDeviceStaysLost) {
         EXPECT_EQ(lost.error().code, Errc::device_lost);
         EXPECT_NE(lost.error().message.find("decoding a token"), std::string::npos) << lost.error().message;
         EXPECT_NE(lost.error().message.find(d->info().name), std::string::npos);
-        const Status again = d->run(*one, "something else"), write = d->write(*b, 0, bytes), read = d->read(*b, 0, bytes);
+        const Status again = d->run(*one, "something else"), write = d->write(*b, 0, bytes),
+                     read = d->read(*b, 0, bytes);
         for (const Status* s : {&again, &write, &read}) {
             ASSERT_FALSE(*s);
             EXPECT_EQ(s->error().code, Errc::device_lost);
-            EXPECT_NE(s->error().message.find(nth == 1 ? "lost during a write" : "lost during decoding a token"), std::string::npos)
+            EXPECT_NE(s->error().message.find(nth == 1 ? "lost during a write" : "lost during decoding a token"),
+                      std::string::npos)
                 << s->error().message;
         }
         b = Buffer();  // released while lost, with an upload under way
@@ -244,10 +247,17 @@ TEST_F(VulkanCache, IsLeftAsideWhereAnythingIsWrong) {
         std::size_t at;  // the byte that is changed
         const char* said;
     };
-    const Case cases[] = {{0, "no pipeline cache"},       {8, "no pipeline cache"},       {12, "another device or driver"},
-                          {16, "another device or driver"}, {20, "another device or driver"}, {24, "another device or driver"},
-                          {39, "another device or driver"}, {40, "size"},                     {48, "checksum"},
-                          {56, "checksum"},               {good.size() - 1, "checksum"}};
+    const Case cases[] = {{0, "no pipeline cache"},
+                          {8, "no pipeline cache"},
+                          {12, "another device or driver"},
+                          {16, "another device or driver"},
+                          {20, "another device or driver"},
+                          {24, "another device or driver"},
+                          {39, "another device or driver"},
+                          {40, "size"},
+                          {48, "checksum"},
+                          {56, "checksum"},
+                          {good.size() - 1, "checksum"}};
     for (const Case& c : cases) {
         std::string bad = good;
         bad[c.at] = static_cast<char>(bad[c.at] ^ 0x40);

@@ -48,8 +48,10 @@ struct Shared {
         DeviceOptions o = options();
         o.force_integer_dot = true;
         Result<std::unique_ptr<Device>> made = open(o);
-        if (made) device = std::move(*made);
-        else skip = made.error().message;
+        if (made)
+            device = std::move(*made);
+        else
+            skip = made.error().message;
     }
 };
 inline Shared& shared() {
