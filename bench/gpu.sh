@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench/gpu.sh [flags]: measures every figure that Quern states about a GPU, in under eight minutes, on a machine that needs a
-# driver and python3 but no compiler: the programs are carried there. A step that runs over its time or fails is named in
-# the table and the others go on.
+# bench/gpu.sh [flags]: measures every figure that Quern states about a GPU, in under eight minutes, on a machine with a
+# driver and python3 but no compiler: the programs are carried there. A step that runs over its time or fails is named
+# in the table and the others go on.
 #   --device NAME   the Vulkan device, by a part of its name or its index; default: the first GPU
 #   --bin DIR       programs (bench, roofline, test_vulkan_*); default: build/release/bin
 #   --models DIR    7b-Q4_0.gguf and 7b-Q8_0.gguf; missing ones are made there by --synth; default: /tmp/quern-models
@@ -74,11 +74,13 @@ for type in Q4_0 Q8_0; do
         step "model-$type" 120 python3 "$synth" qwen2.5-7b "$type" "$models/7b-$type.gguf" --tokenizer "$tokenizer"
 done
 for type in Q4_0 Q8_0; do
-    step "quern-$type" 80 "$bin/bench" -m "$models/7b-$type.gguf" --device "$device" -p $prompt -n $gen -r $repeat --no-roofline -o json
-    [ "$peer" ] && LD_LIBRARY_PATH="$peer:${LD_LIBRARY_PATH-}" step "peer-$type" 60 "$peer/llama-bench" -m "$models/7b-$type.gguf" \
-        -ngl 99 -p $prompt -n $gen -r $repeat -o json
+    step "quern-$type" 80 "$bin/bench" -m "$models/7b-$type.gguf" --device "$device" -p $prompt -n $gen -r $repeat \
+        --no-roofline -o json
+    [ -z "$peer" ] || step "peer-$type" 60 env LD_LIBRARY_PATH="$peer:${LD_LIBRARY_PATH-}" "$peer/llama-bench" \
+        -m "$models/7b-$type.gguf" -ngl 99 -p $prompt -n $gen -r $repeat -o json
 done
-step deep 60 "$bin/bench" -m "$models/7b-Q4_0.gguf" --device "$device" --kv two-tier -p 0 -n $gen -d 0,$depth -r 1 --no-roofline -o json
+step deep 60 "$bin/bench" -m "$models/7b-Q4_0.gguf" --device "$device" --kv two-tier -p 0 -n $gen -d 0,$depth -r 1 \
+    --no-roofline -o json
 step cpu 60 "$bin/bench" -m "$models/7b-Q4_0.gguf" -p $((prompt / 4)) -n 16 -r 1 --no-roofline --no-tune -o json
 # The suite's programs, one after another; each fails where the validation layer says anything.
 tests=$(cd "$bin" && ls test_vulkan_* 2>/dev/null | grep -v '\.' || true)
@@ -130,7 +132,8 @@ row("figure", "measured", "target")
 if roof:
     row("device", f"{roof['device']}, {roof['driver']}")
     row("read, copy bandwidth", f"{roof['read_gb_s']:.0f}, {roof['copy_gb_s']:.0f} GB/s")
-    row("F32, F16, int8, F16 matrix", ", ".join(f"{roof[k + '_gop_s'] / 1000:.2f}" for k in ("f32", "f16", "int8", "coopmat")) + " TOP/s")
+    peaks = [f"{roof[k + '_gop_s'] / 1000:.2f}" for k in ("f32", "f16", "int8", "coopmat")]
+    row("F32, F16, int8, F16 matrix", ", ".join(peaks) + " TOP/s")
     for missing in roof["missing"]:
         row("", "no " + missing)
 else:
@@ -154,7 +157,8 @@ for kind, share in (("Q4_0", "60%"), ("Q8_0", "75%")):
         if kind == "Q4_0":
             row(f"  beside this machine's CPU", ratio(r["avg_ts"], slow["avg_ts"]) if slow else why("cpu"), "2x")
 near, far = test_of(deep, False), test_of(deep, False, depth)
-row(f"two-tier decode at depth {depth} over depth 0", ratio(far["avg_ts"], near["avg_ts"], "{:.0%}") if near and far else why("deep"), "80%")
+share = ratio(far["avg_ts"], near["avg_ts"], "{:.0%}") if near and far else why("deep")
+row(f"two-tier decode at depth {depth} over depth 0", share, "80%")
 bad = 0
 for path in sorted(glob.glob(f"{out}/test_vulkan_*.json")):
     name = os.path.basename(path)[:-5]
@@ -164,7 +168,8 @@ for path in sorted(glob.glob(f"{out}/test_vulkan_*.json")):
     skipped = re.search(r"\[  SKIPPED \] (\d+) test", text)
     ok = passed and not failed and not os.path.exists(f"{out}/{name}.failed.txt")
     bad += not ok
-    row(name, (f"{passed.group(1)} passed" if ok else "FAILED " + (" ".join(failed) or why(name))) + (f", {skipped.group(1)} skipped" if skipped else ""))
+    what = f"{passed.group(1)} passed" if ok else "FAILED " + (" ".join(failed) or why(name))
+    row(name, what + (f", {skipped.group(1)} skipped" if skipped else ""))
 row("seconds in all", os.environ["SECONDS_TAKEN"], "480")
 raise SystemExit(1 if bad else 0)
 PYTHON

@@ -25,9 +25,9 @@ def compile_module(a):
     # glslang names the file that it wrote; the build waits for the last one.
     dep = pathlib.Path(a.out + ".d")
     dep.write_text(a.out + ":" + dep.read_text().split(":", 1)[1])
-    steps = [("not validated", [a.val, "--target-env", "vulkan1.2", raw], None),
-             ("not optimised", [a.opt, "-O", "--strip-debug", "--target-env=vulkan1.2", raw, "-o", out], out)]
-    for failed, command, _ in steps:
+    steps = [("not validated", [a.val, "--target-env", "vulkan1.2", raw]),
+             ("not optimised", [a.opt, "-O", "--strip-debug", "--target-env=vulkan1.2", raw, "-o", out])]
+    for failed, command in steps:
         done = call(command)
         if done.returncode == 0:
             continue
@@ -61,9 +61,10 @@ def embed(a):
     if a.missing:
         lines += ["constexpr std::string_view kMissing[] = {", *[f"    {text(m)}," for m in a.missing], "};"]
     lines += ["", "}  // namespace", "", "std::span<const ModuleInfo> modules() { return kInfo; }",
-              "std::span<const std::string_view> missing_modules() { return " + ("kMissing" if a.missing else "{}") + "; }",
+              f"std::span<const std::string_view> missing_modules() {{ return {'kMissing' if a.missing else '{}'}; }}",
               "std::span<const std::uint32_t> module_words(std::size_t index);",
-              "std::span<const std::uint32_t> module_words(std::size_t index) { return {kWords[index], kInfo[index].bytes / 4}; }",
+              "std::span<const std::uint32_t> module_words(std::size_t index) {",
+              "    return {kWords[index], kInfo[index].bytes / 4};", "}",
               "", "}  // namespace quern::vulkan", ""]
     pathlib.Path(a.out).write_text("\n".join(lines))
 
