@@ -26,7 +26,11 @@ std::span<const std::string_view> missing_modules() { return {}; }
 Buffer::Buffer(Buffer&&) noexcept {}
 Buffer& Buffer::operator=(Buffer&&) noexcept { return *this; }
 Buffer::~Buffer() = default;
-void Buffer::release() noexcept {}
+void Buffer::release() noexcept {
+    device_ = nullptr;
+    buffer_ = memory_ = 0;
+    readable_ = false;
+}
 
 Commands::Commands(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Commands::Commands(Commands&&) noexcept = default;
