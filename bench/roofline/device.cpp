@@ -37,6 +37,12 @@ struct PeakPush {
     std::uint32_t pad[2] = {};
 };
 
+/// So many groups, a power of two, in two dimensions: every device takes 65535 of each.
+Groups grid(std::uint32_t groups) {
+    const std::uint32_t x = std::min(groups, 32768u);
+    return {x, groups / x};
+}
+
 Error wrong(const std::string& module) {
     return {Errc::internal, "roofline: the shader " + module + " did not do all of its work: is the driver sound?"};
 }
@@ -122,12 +128,12 @@ private:
                                         read = device_.kernel("read", constants);
             if (!copy || !read) return copy ? read.error() : copy.error();
             const Result<double> copied = seconds(**copy, CopyPush{from->address(), to->address(), n, steps},
-                                                  {n / (kThreads * steps)}, repeats());
+                                                  grid(n / (kThreads * steps)), repeats());
             if (!copied) return copied.error();
             if (Status s = check_copy(*to, steps); !s) return s;
             const std::uint32_t rounds = 16 / steps;  // 64 KiB a group
-            const Result<double> taken =
-                seconds(**read, ReadPush{from->address(), to->address(), n, rounds}, {n / (kThreads * 16)}, repeats());
+            const Result<double> taken = seconds(**read, ReadPush{from->address(), to->address(), n, rounds},
+                                                 grid(n / (kThreads * 16)), repeats());
             if (!taken) return taken.error();
             if (Status s = check_read(*to, n / 16, bytes / 4); !s) return s;
             rate.copy_gb_s = 2e-9 * static_cast<double>(bytes) / *copied;

@@ -17,7 +17,8 @@ layout(push_constant) uniform Push {
 };
 
 void main() {
-    const uint first = gl_WorkGroupID.x * THREADS * STEPS + gl_LocalInvocationID.x;
+    const uint group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+    const uint first = group * THREADS * STEPS + gl_LocalInvocationID.x;
     uvec4 v[STEPS];
     for (uint s = 0; s < STEPS; ++s) v[s] = first + s * THREADS < n ? From(from).v[first + s * THREADS] : uvec4(0);
     for (uint s = 0; s < STEPS; ++s)

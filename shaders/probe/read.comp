@@ -18,12 +18,13 @@ layout(push_constant) uniform Push {
 };
 
 void main() {
-    uint at = gl_WorkGroupID.x * THREADS * STEPS * rounds + gl_LocalInvocationID.x;
+    const uint group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+    uint at = group * THREADS * STEPS * rounds + gl_LocalInvocationID.x;
     uvec4 sum = uvec4(0);
     for (uint r = 0; r < rounds; ++r, at += THREADS * STEPS) {
         uvec4 v[STEPS];
         [[unroll]] for (uint s = 0; s < STEPS; ++s) v[s] = From(from).v[at + s * THREADS];
         [[unroll]] for (uint s = 0; s < STEPS; ++s) sum ^= v[s];
     }
-    To(to).v[gl_GlobalInvocationID.x] = sum.x ^ sum.y ^ sum.z ^ sum.w;
+    To(to).v[group * THREADS + gl_LocalInvocationID.x] = sum.x ^ sum.y ^ sum.z ^ sum.w;
 }
