@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#define FLOAT_WEIGHTS
+#include "decode/bits.glsl"
+
+#define Bits uvec4   // of four rows
+Bits fetch_k(uvec2 w, uint p, uint k, uint rq) { return U4(w).v[p + 4 * k + rq]; }
+vec4 value(Bits v) { return uintBitsToFloat(v); }
+#include "decode/floats.glsl"
