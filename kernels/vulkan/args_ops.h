@@ -36,25 +36,25 @@ struct PageCopy { uint from_source, from_page, to_source, to_page; };
 
 // Strides are in floats and multiples of 4; addresses are multiples of 16. A null address where said: there is none.
 
-/// out[i] = x[row] / sqrt(mean(x[row]^2) + eps) * weight, n values; row = i, or entry i of the list (indices). weight may be
-/// null, out may be x without a list.
+/// to[i] = x[row] / sqrt(mean(x[row]^2) + eps) * weight, n values; row = i, or entry i of the list (indices). weight may be
+/// null, to may be x without a list.
 struct NormPush {
-    ADDR run, x, weight, out;
-    uint list, x_stride, out_stride, n;
+    ADDR run, x, weight, to;
+    uint list, x_stride, to_stride, n;
     float eps;
     uint pad;
 };
 
-/// out[i] = x[row], n values.
+/// to[i] = x[row], n values.
 struct GatherPush {
-    ADDR run, x, out;
-    uint list, x_stride, out_stride, n;
+    ADDR run, x, to;
+    uint list, x_stride, to_stride, n;
 };
 
-/// out[i] = f(a[i], b[i]), n values a row: activation(a) * b, or a + b. out may be a or b.
+/// to[i] = f(a[i], b[i]), n values a row: activation(a) * b, or a + b. to may be a or b.
 struct PairPush {
-    ADDR a, b, out;
-    uint a_stride, b_stride, out_stride, n;
+    ADDR a, b, to;
+    uint a_stride, b_stride, to_stride, n;
 };
 
 /// Rotates Q in place, stores K (rotated) and V. Heads lie one behind the other in a row. q_norm, k_norm: [head_dim] weights
@@ -66,20 +66,20 @@ struct RopeStorePush {
     float eps;
 };
 
-/// Partials of a list of segments. out: float[rows][n_head][head_dim], sums of exp(s - max) v; ml: float[rows][n_head][2],
+/// Partials of a list of segments. to: float[rows][n_head][head_dim], sums of exp(s - max) v; ml: float[rows][n_head][2],
 /// (max, sum of exp(s - max)), (-inf, 0) for a row that sees nothing. s = (q . k) * scale, then softcap * tanh(s / softcap)
 /// unless softcap is 0. Query head h shares KV head h / n_rep; a group takes `reps` of those n_rep.
 struct AttentionPush {
-    ADDR run, q, pages, exact, staging, out, ml;
+    ADDR run, q, pages, exact, staging, to, ml;
     uint list, q_stride, n_head_kv, n_rep, reps;
     float scale, softcap;
     uint pad;
 };
 
-/// out[token][n_head][head_dim] from partials; sinks: [n_head] scores without a value, or null.
+/// to[token][n_head][head_dim] from partials; sinks: [n_head] scores without a value, or null.
 struct MergePush {
-    ADDR run, parts, ml, sinks, out;
-    uint list, n_head, out_stride, pad;
+    ADDR run, parts, ml, sinks, to;
+    uint list, n_head, to_stride, pad;
 };
 
 /// Groups of 32 tokens of F16 pages of 16 to pages of Q8 or Q4: the layer's first byte in each memory.
@@ -96,10 +96,10 @@ struct CopyPagesPush {
 
 /// The k best of each part of a row's n inputs, best first: uvec2 (index, value's bits); index 0xffffffff where there are
 /// fewer. Equal values: the lowest index first; NaN is left out (argmax of nothing but NaN: index 0). Inputs: floats, or
-/// with FROM_PAIRS uvec2 of a run before. in_stride and out_stride in elements of their kind, from row to row.
+/// with FROM_PAIRS uvec2 of a run before. in_stride and to_stride in elements of their kind, from row to row.
 struct TopPush {
-    ADDR from, out;
-    uint n, in_stride, k, out_stride;
+    ADDR from, to;
+    uint n, in_stride, k, to_stride;
 };
 
 #ifdef __cplusplus
