@@ -1,5 +1,5 @@
-#version 460
 // SPDX-License-Identifier: Apache-2.0
+#version 460
 // A token and head a group: the partials of its segments, weighted by exp(max - greatest max), summed in order of the list, and
 // divided. A sink is a partial of weight 1 and output 0.
 #extension GL_GOOGLE_include_directive : require

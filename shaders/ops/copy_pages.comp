@@ -1,5 +1,5 @@
-#version 460
 // SPDX-License-Identifier: Apache-2.0
+#version 460
 // Whole pages of one layer from one memory to another.
 #extension GL_GOOGLE_include_directive : require
 #include "ops/base.glsl"

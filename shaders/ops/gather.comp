@@ -1,5 +1,5 @@
-#version 460
 // SPDX-License-Identifier: Apache-2.0
+#version 460
 // Rows of a list, one behind the other.
 #extension GL_GOOGLE_include_directive : require
 #include "ops/base.glsl"

@@ -1,5 +1,5 @@
-#version 460
 // SPDX-License-Identifier: Apache-2.0
+#version 460
 // Two rows to one: their sum, or the gated activations of kernels/cpu/ops/glu.inl.
 #extension GL_GOOGLE_include_directive : require
 #include "ops/base.glsl"

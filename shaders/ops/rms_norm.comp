@@ -1,5 +1,5 @@
-#version 460
 // SPDX-License-Identifier: Apache-2.0
+#version 460
 // A row a group: x / sqrt(mean(x^2) + eps) * w. Sums by vectors of 4 within a thread, then the subgroup, then the subgroups in order.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_arithmetic : require

@@ -1,5 +1,5 @@
-#version 460
 // SPDX-License-Identifier: Apache-2.0
+#version 460
 // A group is one token and one head of Q, or of K and V. Halves of two tokens share a word of K: the group of the token at the
 // even position writes both where the next one is in the batch, else it keeps the other's half; so no word has two writers.
 #extension GL_GOOGLE_include_directive : require
