@@ -97,7 +97,7 @@ Status SessionFile::read(std::span<const std::byte> file) {
     return {};
 }
 
-Status SessionFile::write(const std::string& path, const std::function<void(std::uint32_t, std::span<std::byte>)>& page) const {
+Status SessionFile::write(const std::string& path, const std::function<Status(std::uint32_t, std::span<std::byte>)>& page) const {
     AtomicFile file;
     if (Status s = file.create(path); !s) return s;
     std::vector<std::byte> bytes = front();
@@ -105,7 +105,7 @@ Status SessionFile::write(const std::string& path, const std::function<void(std:
     if (Status s = file.write(bytes); !s) return s;
     for (std::uint32_t i = 0; i < n_pages + n_exact; ++i) {
         bytes.resize(i < n_pages ? page_bytes : exact_bytes);
-        page(i, bytes);
+        if (auto s = page(i, bytes); !s) return s;
         h = hash_bytes(bytes, h);
         if (Status s = file.write(bytes); !s) return s;
     }

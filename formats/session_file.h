@@ -41,7 +41,7 @@ struct SessionFile {
     /// and changes nothing.
     Status read(std::span<const std::byte> file);
     /// Writes the file, complete or not at all; page(i, to) puts page i in place, exact pages being numbered from n_pages on.
-    Status write(const std::string& path, const std::function<void(std::uint32_t, std::span<std::byte>)>& page) const;
+    Status write(const std::string& path, const std::function<Status(std::uint32_t, std::span<std::byte>)>& page) const;
     /// All before the pages.
     std::vector<std::byte> front() const;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kv/page_pool.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 #include <limits>
@@ -8,26 +9,28 @@
 
 namespace quern::engine {
 
-std::size_t KvShape::page_bytes() const {
+std::size_t KvShape::page_bytes(std::uint32_t n_layers) const {
     std::size_t heads = 0;
-    for (const std::uint32_t n : n_head_kv) heads += n;
+    for (std::size_t l = 0; l < std::min<std::size_t>(n_layers, n_head_kv.size()); ++l) heads += n_head_kv[l];
     return heads * head_bytes();
 }
 
-Result<std::unique_ptr<PagePool>> PagePool::create(KvShape shape, std::uint64_t n_tokens) {
+Result<std::unique_ptr<PagePool>> PagePool::create(KvShape shape, std::uint64_t n_tokens, std::uint32_t n_host_layers) {
     const std::uint64_t pages = (n_tokens + shape.page_tokens - 1) / shape.page_tokens;
     if (pages == 0 || pages > (1u << 28) || pages > std::numeric_limits<std::size_t>::max() / 2 / shape.page_bytes())
         return Error{Errc::invalid_argument, "a KV cache of " + std::to_string(n_tokens) + " tokens cannot be made; choose a context between 1 and 2^30"};
     std::unique_ptr<PagePool> p(new PagePool);
     p->shape_ = std::move(shape);
     p->n_pages_ = static_cast<std::uint32_t>(pages);
-    auto memory = Mapping::create(p->capacity_bytes(), "a KV cache of " + std::to_string(n_tokens) + " tokens");
-    if (!memory) return std::move(memory).error();
-    p->memory_ = std::move(*memory);
     std::size_t offset = 0;
-    for (const std::uint32_t n : p->shape_.n_head_kv) {
+    for (std::uint32_t l = 0; l < std::min<std::size_t>(p->shape_.n_head_kv.size(), n_host_layers); ++l) {
         p->layer_offset_.push_back(offset);
-        offset += pages * n * p->shape_.head_bytes();
+        offset += pages * p->part_bytes(l);
+    }
+    if (offset > 0) {
+        auto memory = Mapping::create(offset, "a KV cache of " + std::to_string(n_tokens) + " tokens");
+        if (!memory) return std::move(memory).error();
+        p->memory_ = std::move(*memory);
     }
     p->references_.assign(pages, 0);
     p->free_.reserve(pages);
@@ -106,11 +109,10 @@ bool PagePool::make_own(std::uint32_t& page) {
         copy = take_one();
     }
     // Nobody writes to a page that several hold, so it can be read without the lock.
-    for (std::uint32_t layer = 0; layer < layer_offset_.size(); ++layer)
-        std::memcpy(part(layer, copy).data(), part(layer, page).data(), part(layer, page).size());
-    release(page);
-    page = copy;
-    return true;
+    const bool copied = copy_page(page, copy).ok();
+    release(copied ? page : copy);
+    if (copied) page = copy;
+    return copied;
 }
 
 Status PagePool::keep_prefixes() {
@@ -145,9 +147,30 @@ std::uint32_t PagePool::reuse_part(std::uint32_t after, std::span<const std::int
     return page;
 }
 
-std::span<std::byte> PagePool::part(std::uint32_t layer, std::uint32_t page) const {
-    const std::size_t bytes = shape_.n_head_kv[layer] * shape_.head_bytes();
-    return {memory_.data() + layer_offset_[layer] + page * bytes, bytes};
+Status PagePool::copy_page(std::uint32_t from, std::uint32_t to) {
+    for (std::uint32_t layer = 0; layer < layer_offset_.size(); ++layer)
+        std::memcpy(part(layer, to).data(), part(layer, from).data(), part_bytes(layer));
+    return device_ ? device_->copy(from, to) : Status{};
+}
+
+Status PagePool::read_page(std::uint32_t page, std::span<std::byte> to) const {
+    for (std::uint32_t layer = 0; layer < shape_.n_head_kv.size(); ++layer) {
+        const auto here = to.first(part_bytes(layer));
+        to = to.subspan(here.size());
+        if (layer < layer_offset_.size()) std::memcpy(here.data(), part(layer, page).data(), here.size());
+        else if (auto s = device_->read(layer, page, here); !s) return s;
+    }
+    return {};
+}
+
+Status PagePool::write_page(std::uint32_t page, std::span<const std::byte> from) {
+    for (std::uint32_t layer = 0; layer < shape_.n_head_kv.size(); ++layer) {
+        const auto here = from.first(part_bytes(layer));
+        from = from.subspan(here.size());
+        if (layer < layer_offset_.size()) std::memcpy(part(layer, page).data(), here.data(), here.size());
+        else if (auto s = device_->write(layer, page, here); !s) return s;
+    }
+    return {};
 }
 
 kernels::KvHeadView PagePool::view(std::uint32_t layer, std::uint32_t head, const std::uint32_t* pages) const {

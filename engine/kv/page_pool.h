@@ -28,13 +28,27 @@ struct KvShape {
     std::size_t head_bytes() const {           // of one page
         return is_quantized(format) ? kernels::KvQuantLayout(format, head_dim).bytes : page_tokens * (head_dim + v_pitch()) * element_bytes();
     }
-    std::size_t page_bytes() const;            // all layers
+    std::size_t page_bytes(std::uint32_t n_layers = UINT32_MAX) const;   // all layers, or the first n
+};
+
+/// Pages of the layers that a device runs, in its own memory. Failures show in the device's next run, too.
+class DevicePages {
+public:
+    virtual ~DevicePages() = default;
+    /// Of all its layers.
+    virtual Status copy(std::uint32_t from, std::uint32_t to) = 0;
+    /// The bytes of `page` that belong to `layer`.
+    virtual Status read(std::uint32_t layer, std::uint32_t page, std::span<std::byte> to) const = 0;
+    virtual Status write(std::uint32_t layer, std::uint32_t page, std::span<const std::byte> from) = 0;
 };
 
 class PagePool {
 public:
-    /// Reserves room for n_tokens positions (rounded up to pages); memory is touched only when used.
-    static Result<std::unique_ptr<PagePool>> create(KvShape shape, std::uint64_t n_tokens);
+    /// Reserves room for n_tokens positions (rounded up to pages); memory is touched only when used. The layers from
+    /// n_host_layers on lie with attach()ed device pages.
+    static Result<std::unique_ptr<PagePool>> create(KvShape shape, std::uint64_t n_tokens, std::uint32_t n_host_layers = UINT32_MAX);
+    /// Before the first page is written to.
+    void attach(std::unique_ptr<DevicePages> device) { device_ = std::move(device); }
 
     const KvShape& shape() const { return shape_; }
     std::span<std::byte> memory() const { return memory_.bytes(); }
@@ -43,8 +57,11 @@ public:
     std::uint32_t n_free() const;
     /// Pages in nobody's use that are kept for reuse.
     std::uint32_t n_kept() const;
-    std::uint64_t capacity_bytes() const { return std::uint64_t{n_pages_} * shape_.page_bytes(); }
-    std::uint64_t used_bytes() const { return std::uint64_t{n_pages_ - n_free()} * shape_.page_bytes(); }
+    /// The host's layers of a page; 0 where a device has all.
+    std::uint64_t host_page_bytes() const { return shape_.page_bytes(static_cast<std::uint32_t>(layer_offset_.size())); }
+    /// Of the host's memory.
+    std::uint64_t capacity_bytes() const { return n_pages_ * host_page_bytes(); }
+    std::uint64_t used_bytes() const { return (n_pages_ - n_free()) * host_page_bytes(); }
 
     /// Appends n page ids with one reference each to `table` (whose capacity suffices); false and nothing taken if fewer
     /// than n are free. Kept pages go only where no other is free, those out of use longest first. Thread-safe, as all below.
@@ -70,10 +87,12 @@ public:
     /// The same for a page that begins with some of `tokens`: n says how many, at least one.
     std::uint32_t reuse_part(std::uint32_t after, std::span<const std::int32_t> tokens, std::uint32_t& n);
 
-    /// The bytes of `page` that belong to `layer`; all layers together are page_bytes() long.
-    std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const;
+    /// A page's contents, all layers together page_bytes() long.
+    Status copy_page(std::uint32_t from, std::uint32_t to);
+    Status read_page(std::uint32_t page, std::span<std::byte> to) const;
+    Status write_page(std::uint32_t page, std::span<const std::byte> from);
 
-    /// Where KV head `head` of `layer` lies, for the sequence with this block table.
+    /// Where KV head `head` of `layer`, one of the host's, lies, for the sequence with this block table.
     kernels::KvHeadView view(std::uint32_t layer, std::uint32_t head, const std::uint32_t* pages) const;
 
 private:
@@ -82,11 +101,15 @@ private:
     std::uint32_t take_one();
     void hold(std::uint32_t page);
     void drop(std::uint32_t page);
+    std::size_t part_bytes(std::uint32_t layer) const { return shape_.n_head_kv[layer] * shape_.head_bytes(); }
+    /// The bytes of `page` that belong to `layer`, one of the host's.
+    std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const { return {memory_.data() + layer_offset_[layer] + page * part_bytes(layer), part_bytes(layer)}; }
 
     KvShape shape_;
     std::uint32_t n_pages_ = 0;
     Mapping memory_;
-    std::vector<std::size_t> layer_offset_;    // of page 0; pages of a layer lie side by side
+    std::vector<std::size_t> layer_offset_;    // [host layers] of page 0; pages of a layer lie side by side
+    std::unique_ptr<DevicePages> device_;      // of the other layers
     mutable std::mutex mutex_;
     std::vector<std::uint32_t> free_;          // a stack; capacity n_pages_
     std::vector<std::uint32_t> references_;    // of sequences

@@ -64,8 +64,8 @@ struct KvPlan {
     KvTiers tiers;
     std::uint64_t n_tokens = 0, n_exact_tokens = 0;
     KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx);
-    /// What the pools hold, to the byte.
-    std::uint64_t bytes() const;
+    /// What the pools hold, to the byte; of the first n layers.
+    std::uint64_t bytes(std::uint32_t n_layers = UINT32_MAX) const;
 };
 
 /// The exact tier of one sequence. table()[0] is the page of the first positions for ever; behind it lies the ring, position
@@ -132,10 +132,7 @@ public:
         trim(0);
         if (!other.ids_.empty() && !reserve((other.ids_.size() - 1) * std::uint64_t{pool_->shape().page_tokens})) return false;
         for (std::size_t i = 0; i < ids_.size(); ++i)
-            for (std::uint32_t layer = 0; layer < pool_->shape().n_head_kv.size(); ++layer) {
-                const auto from = pool_->part(layer, other.ids_[i]);
-                std::copy(from.begin(), from.end(), pool_->part(layer, ids_[i]).begin());
-            }
+            if (!pool_->copy_page(other.ids_[i], ids_[i])) return false;
         return true;
     }
     /// Gives back the pages of a sequence that is now n tokens long.

@@ -321,24 +321,6 @@ SessionFile agreed(const Executor& e, std::uint64_t model) {
     return f;
 }
 
-std::uint32_t n_layer(const PagePool& pool) { return static_cast<std::uint32_t>(pool.shape().n_head_kv.size()); }
-
-void copy_out(const PagePool& pool, std::uint32_t page, std::span<std::byte> to) {
-    for (std::uint32_t layer = 0; layer < n_layer(pool); ++layer) {
-        const auto from = pool.part(layer, page);
-        std::copy(from.begin(), from.end(), to.begin());
-        to = to.subspan(from.size());
-    }
-}
-
-void copy_in(const PagePool& pool, std::uint32_t page, std::span<const std::byte> from) {
-    for (std::uint32_t layer = 0; layer < n_layer(pool); ++layer) {
-        const auto to = pool.part(layer, page);
-        std::copy_n(from.begin(), to.size(), to.begin());
-        from = from.subspan(to.size());
-    }
-}
-
 }  // namespace
 
 std::uint32_t Sequence::n_saved() const {
@@ -358,9 +340,9 @@ Status Sequence::save(const std::string& path, std::uint64_t model, std::string_
     f.n_pages = from / f.page_tokens;
     if (executor_.tiers().on && n > 0) f.n_exact = 1 + (n - from) / KvTiers::kSink;
     return f.write(path, [&](std::uint32_t i, std::span<std::byte> to) {
-        if (i < f.n_pages) return copy_out(executor_.pages(), pages_[i], to);
+        if (i < f.n_pages) return executor_.pages().read_page(pages_[i], to);
         i -= f.n_pages;
-        copy_out(*executor_.exact_pages(), i ? ring_.page_at(from + (i - 1) * KvTiers::kSink) : *ring_.table(), to);
+        return executor_.exact_pages()->read_page(i ? ring_.page_at(from + (i - 1) * KvTiers::kSink) : *ring_.table(), to);
     });
 }
 
@@ -388,13 +370,15 @@ Status Sequence::restore(const std::string& path, std::uint64_t model, std::stri
     ring_ = std::move(ring);
     tokens_.assign(f.tokens.begin(), f.tokens.end());
     pages_.assign(pages.begin(), pages.end());
-    for (std::uint32_t i = 0; i < f.n_pages; ++i) copy_in(pool, pages_[i], f.pages.subspan(i * f.page_bytes, f.page_bytes));
+    restored_ = n > 0;
+    has_logits_ = false;
+    // A device that fails here fails in every later run: the tokens are there, nothing of them has been run.
+    for (std::uint32_t i = 0; i < f.n_pages; ++i)
+        if (auto s = pool.write_page(pages_[i], f.pages.subspan(i * f.page_bytes, f.page_bytes)); !s) return s;
     for (std::uint32_t i = 0; i < f.n_exact; ++i)
-        copy_in(*executor_.exact_pages(), i ? ring_.page_at(from + (i - 1) * KvTiers::kSink) : *ring_.table(), f.exact.subspan(i * f.exact_bytes, f.exact_bytes));
+        if (auto s = executor_.exact_pages()->write_page(i ? ring_.page_at(from + (i - 1) * KvTiers::kSink) : *ring_.table(), f.exact.subspan(i * f.exact_bytes, f.exact_bytes)); !s) return s;
     n_run_ = static_cast<std::uint32_t>(n);
     ring_from_ = tiers.on ? from : 0;
-    restored_ = n_run_ > 0;
-    has_logits_ = false;
     if (note) *note = f.note;
     return {};
 }

@@ -34,6 +34,7 @@ std::vector<std::byte> bytes_of(const SessionFile& f) {
     const Status s = f.write(path.string(), [&](std::uint32_t i, std::span<std::byte> to) {
         EXPECT_EQ(to.size(), i < f.n_pages ? f.page_bytes : f.exact_bytes);
         std::fill(to.begin(), to.end(), static_cast<std::byte>(i + 1));
+        return Status{};
     });
     EXPECT_TRUE(s.ok()) << s.error().message;
     std::ifstream in(path, std::ios::binary);
