@@ -43,6 +43,7 @@ struct RunArgs {
     double* observed = nullptr;
     static constexpr std::uint32_t kObservedBlock = 32;   // positions
     static constexpr std::uint32_t observed_blocks(std::uint32_t n_positions) { return (n_positions + kObservedBlock - 1) / kObservedBlock; }
+    float* crossing = nullptr;    // [tokens.size()][n_embd]: the residual stream between two backends
 };
 
 /// A plan made ready for batches of up to a bucket's size.

@@ -18,10 +18,6 @@ std::size_t float_row_bytes(std::size_t width) {
     return n % 4096 ? n : n + 64;
 }
 
-/// Matmuls whose input is kept in two int8 terms: rounding there is most of the divergence from the exact result, for
-/// little of the work (docs/numerics.md).
-bool wants_fine(Slot s) { return s == Slot::attn_v || s == Slot::output; }
-
 constexpr ValueId kNone = 0xffff;
 /// Values that a step touches, to be turned into pointers once their places are known.
 struct StepValues {
@@ -132,6 +128,11 @@ struct CpuBackend::Lowered {
             }
             case OpKind::attention: lower_attention(op); break;
             case OpKind::matmul_glu: lower_matmul_glu(op); break;
+            case OpKind::hand_over:
+                v.out = kNone;
+                add(kStepHandOver, v, op);
+                break;
+            case OpKind::take_over: break;   // supports() says no
         }
     }
 
@@ -289,12 +290,12 @@ struct CpuBackend::Lowered {
 };
 
 CpuBackend::CpuBackend(const CpuBackendArgs& args)
-    : args_(args), weights_(*args.file, *args.weights, args.pack, args.numa), n_threads_(args.pool->size()), n_threads_batch_(args.pool->size()) {}
+    : args_(args), weights_(*args.file, *args.weights, args.pack, args.numa, args.n_layers), n_threads_(args.pool->size()), n_threads_batch_(args.pool->size()) {}
 CpuBackend::~CpuBackend() = default;
 
 std::string CpuBackend::name() const { return std::string("cpu/") + args_.table->name; }
 
-bool CpuBackend::supports(OpKind, DType weight) const { return args_.table->matmul[kernels::type_index(weight)] != nullptr; }
+bool CpuBackend::supports(OpKind op, DType weight) const { return op != OpKind::take_over && args_.table->matmul[kernels::type_index(weight)] != nullptr; }
 
 CpuBackend::Lowered CpuBackend::lower(std::uint32_t bucket) const {
     Lowered l(*this, bucket);

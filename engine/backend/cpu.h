@@ -18,6 +18,7 @@ struct CpuBackendArgs {
     const Hparams* hparams = nullptr;
     const Weights* weights = nullptr;
     const Plan* plan = nullptr;
+    std::uint32_t n_layers = 0;   // that the plan runs, from the first
     PagePool* pages = nullptr;
     PagePool* exact = nullptr;    // pages of the sequences' rings, where there are two tiers
     KvTiers tiers;

@@ -66,6 +66,10 @@ void gather(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
     round_row(s, from, unit);
 }
 
+void hand_over(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
+    std::memcpy(r.args->crossing + std::size_t{unit} * s.in.width, row(s.in, unit), s.in.width * sizeof(float));
+}
+
 // --- Matmul: a unit is a stretch of panels of one part, over all columns. Units are numbered node after node, within a
 // node part after part, so that the even cut of the pool's queues gives each node the rows that lie there. ---
 
@@ -583,6 +587,7 @@ const StepKind kStepObserve{observe, count_observe};
 const StepKind kStepAttention{attention, count_attention};
 const StepKind kStepAttentionSplit{attention_split, count_split};
 const StepKind kStepAttentionMerge{attention_merge, count_heads_kv};
+const StepKind kStepHandOver{hand_over, count_rows};
 const StepKind kStepRound{round_value, count_rows};
 
 std::size_t step_scratch_bytes(const std::vector<Step>& steps) {

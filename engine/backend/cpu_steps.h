@@ -81,7 +81,7 @@ struct CpuRun {
 // One pair of functions a step kind.
 struct StepKind { UnitFn fn; CountFn count; };
 extern const StepKind kStepEmbed, kStepRopeTable, kStepNorm, kStepGather, kStepMatmul, kStepMatmulGlu, kStepRopeStore,
-    kStepStage, kStepMigrate, kStepObserve, kStepAttention, kStepAttentionSplit, kStepAttentionMerge, kStepRound;
+    kStepStage, kStepMigrate, kStepObserve, kStepAttention, kStepAttentionSplit, kStepAttentionMerge, kStepRound, kStepHandOver;
 
 /// Whether values of which a unit makes `width` at a time can be rounded by that unit: rounding goes by blocks of 32.
 inline bool rounds_in_parts(std::uint32_t width) { return width % kernels::kActBlock == 0; }

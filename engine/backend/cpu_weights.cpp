@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "engine/backend/pack_panels.h"
 #include "formats/text.h"
 
 namespace quern::engine {
@@ -11,36 +12,6 @@ namespace {
 
 // Source bytes packed before their pages go back to the system: bounds what load holds beyond the model itself.
 constexpr std::uint64_t kReleaseBytes = 32u << 20;
-
-std::uint64_t packed_size(const gguf::Tensor& t) {
-    const std::uint64_t panels = (t.ne[1] + kernels::kLanes - 1) / kernels::kLanes;
-    return panels * kernels::panel_bytes(t.type, static_cast<std::uint32_t>(t.ne[0]));
-}
-
-struct PackJob {
-    const gguf::Tensor* tensor;
-    std::size_t row_bytes;
-    std::uint64_t first_panel, n_panels;
-    const PackedMatrix* out;
-    std::byte* panels;
-};
-constexpr std::uint64_t kPanelsPerUnit = 8;
-
-std::uint32_t pack_units(void* context, std::uint32_t step) {
-    const auto& job = *static_cast<const PackJob*>(context);
-    return step ? Job::kEnd : static_cast<std::uint32_t>((job.n_panels + kPanelsPerUnit - 1) / kPanelsPerUnit);
-}
-
-void pack_unit(void* context, std::uint32_t, std::uint32_t unit, std::uint32_t) {
-    const auto& job = *static_cast<const PackJob*>(context);
-    const std::uint64_t end = std::min(job.n_panels, (unit + 1) * kPanelsPerUnit);
-    for (std::uint64_t i = unit * kPanelsPerUnit; i < end; ++i) {
-        const std::uint64_t panel = job.first_panel + i, row = panel * kernels::kLanes;
-        const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(kernels::kLanes, job.tensor->ne[1] - row));
-        kernels::pack_panel(job.tensor->type, job.tensor->data.data() + row * job.row_bytes, job.row_bytes, rows,
-                            job.out->n_k, job.panels + panel * job.out->panel_stride);
-    }
-}
 
 }  // namespace
 
@@ -50,14 +21,14 @@ void CpuWeights::each_tensor(Fn&& fn) const {
         if (t && !(s == Slot::token_embd && mapped_embedding())) fn(*t, s, layer);
     };
     for (std::size_t s = 0; s < static_cast<std::size_t>(kFirstLayerSlot); ++s)
-        visit(weights_.global[s], static_cast<Slot>(s), 0);
-    for (std::uint32_t l = 0; l < weights_.layers.size(); ++l)
+        if (whole() || static_cast<Slot>(s) == Slot::rope_freqs) visit(weights_.global[s], static_cast<Slot>(s), 0);
+    for (std::uint32_t l = 0; l < n_layers_; ++l)
         for (std::size_t s = static_cast<std::size_t>(kFirstLayerSlot); s < kSlots; ++s)
             visit(weights_.layers[l][s], static_cast<Slot>(s), l);
 }
 
 const gguf::Tensor* CpuWeights::mapped_embedding() const {
-    return weights_.get(Slot::output, 0) || !packed_ ? weights_.get(Slot::token_embd, 0) : nullptr;
+    return weights_.get(Slot::output, 0) || !packed_ || !whole() ? weights_.get(Slot::token_embd, 0) : nullptr;
 }
 
 std::uint64_t CpuWeights::packed_bytes() const {
@@ -136,10 +107,12 @@ Status CpuWeights::load(ThreadPool& pool, const PrepareProgress& progress, const
         else place(t, s, l);
     });
     if (!packed_) {
+        if (!whole()) return {};
         place(*weights_.output_matrix(), Slot::output, 0);   // may be the embedding, which is left out above
         return {};
     }
-    const std::string path = cache.folder.empty() ? "" : pack_cache_path(cache.folder, file_);
+    // A part of the model would replace the whole in its file.
+    const std::string path = cache.folder.empty() || !whole() ? "" : pack_cache_path(cache.folder, file_);
     Status cached = Error{Errc::io, ""};
     PackFile head;
     if (!path.empty()) {
@@ -156,7 +129,7 @@ Status CpuWeights::load(ThreadPool& pool, const PrepareProgress& progress, const
         if (!path.empty())
             if (auto s = write_cache(pool, path, head); !s) cache.say("packed weights are not kept: " + s.error().message);
     }
-    if (!weights_.get(Slot::output, 0)) matrices_[index(Slot::output, 0)] = matrices_[index(Slot::token_embd, 0)];
+    if (whole() && !weights_.get(Slot::output, 0)) matrices_[index(Slot::output, 0)] = matrices_[index(Slot::token_embd, 0)];
     return {};
 }
 
@@ -180,11 +153,10 @@ Status CpuWeights::pack(ThreadPool& pool, const PrepareProgress& progress) {
         numa_.local(at, m.n_panels(), m.panel_stride);
         const std::uint64_t batch = std::max<std::uint64_t>(1, kReleaseBytes / (m.row_bytes * kernels::kLanes));
         for (std::uint64_t p = 0; p < m.n_panels() && !cancelled; p += batch) {
-            PackJob job{&t, m.row_bytes, p, std::min<std::uint64_t>(batch, m.n_panels() - p), &m, at};
-            pool.run({pack_units, pack_unit, &job}, pool.size());
-            const std::uint64_t from = p * kernels::kLanes * m.row_bytes;
-            const std::uint64_t to = std::min<std::uint64_t>(t.data.size(), (p + batch) * kernels::kLanes * m.row_bytes);
-            if (t.split < file_.mappings().size()) file_.mappings()[t.split]->release(t.data.subspan(from, to - from));
+            const std::uint64_t n = std::min<std::uint64_t>(batch, m.n_panels() - p);
+            pack_panels(pool, t, p, n, at + p * m.panel_stride);
+            release_panels(file_, t, p, n);
+            const std::uint64_t to = std::min<std::uint64_t>(t.data.size(), (p + n) * kernels::kLanes * m.row_bytes);
             if (progress && !progress(done + to, total)) cancelled = true;
         }
         at += m.n_panels() * m.panel_stride;

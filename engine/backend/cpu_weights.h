@@ -28,8 +28,9 @@ struct PackedMatrix {
 class CpuWeights {
 public:
     /// packed: matrices are packed by load(), onto the nodes that `numa` says; else they are used from the file's mapping.
-    CpuWeights(const gguf::File& file, const Weights& weights, bool packed, const Numa& numa)
-        : file_(file), weights_(weights), packed_(packed), numa_(numa) {}
+    /// n_layers: the layers that run here; where that is not all, the output does not either.
+    CpuWeights(const gguf::File& file, const Weights& weights, bool packed, const Numa& numa, std::uint32_t n_layers)
+        : file_(file), weights_(weights), packed_(packed), numa_(numa), n_layers_(n_layers) {}
 
     bool packed() const { return packed_; }
 
@@ -44,11 +45,12 @@ public:
     const PackedMatrix& matrix(Slot s, std::uint32_t layer) const { return matrices_[index(s, layer)]; }
     const float* vector(Slot s, std::uint32_t layer) const;   // null where absent
     std::span<const float> vector_values(Slot s, std::uint32_t layer) const { return vectors_[index(s, layer)]; }
-    /// The embedding where it is not packed (an output matrix of its own exists, or nothing is packed): rows are read
+    /// The embedding where it is not packed (the output matrix is another or not here, or nothing is packed): rows are read
     /// from the mapping.
     const gguf::Tensor* mapped_embedding() const;
 
 private:
+    bool whole() const { return n_layers_ == weights_.layers.size(); }
     std::size_t index(Slot s, std::uint32_t layer) const { return layer * kSlots + static_cast<std::size_t>(s); }
     template <class Fn> void each_tensor(Fn&& fn) const;
     Status pack(ThreadPool& pool, const PrepareProgress& progress);
@@ -60,6 +62,7 @@ private:
     const Weights& weights_;
     bool packed_;
     Numa numa_;
+    std::uint32_t n_layers_;
     Mapping memory_;                        // of the panels, unless they lie in
     std::shared_ptr<MappedFile> cache_;
     std::vector<PackedMatrix> matrices_;

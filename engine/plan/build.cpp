@@ -93,6 +93,17 @@ Plan build_plan(const Hparams& h, const Weights& w) {
     return std::move(b.plan);
 }
 
+PlanCut cut_plan(const Plan& plan, std::uint32_t layer) {
+    const auto border = std::find_if(plan.ops.begin(), plan.ops.end(), [&](const Op& op) { return op.weight == Slot::attn_norm && op.layer == layer; });
+    Op out{OpKind::hand_over}, in{OpKind::take_over};
+    out.layer = in.layer = layer;
+    out.in = in.out = border->in;
+    PlanCut cut{{plan.values, {plan.ops.begin(), border}, plan.logits}, {plan.values, {in}, plan.logits}};
+    cut.head.ops.push_back(out);
+    cut.tail.ops.insert(cut.tail.ops.end(), border, plan.ops.end());
+    return cut;
+}
+
 std::size_t place_buffers(std::vector<BufferLife>& buffers) {
     std::vector<BufferLife*> order;
     for (auto& b : buffers) {

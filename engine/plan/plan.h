@@ -30,6 +30,8 @@ enum class OpKind : std::uint8_t {
     rope_store,  // norms heads of in (Q) and in2 (K) where the model has QK norm, rotates both, stores in2 and in3 (V)
     attention,   // out = attention of in (Q) over the cache of the layer
     matmul_glu,  // out = activation(in * W0^T) * (in * W1^T), of the two parts' weights; their own out is unused
+    hand_over,   // the rows of in leave for another backend, which goes on from there: RunArgs::crossing
+    take_over,   // out = rows that another backend handed over
 };
 
 struct MatmulPart {
@@ -48,6 +50,10 @@ struct Op {
     MatmulPart parts[3] = {};
 };
 
+/// Matmuls whose input one int8 term is too coarse for: rounding there is most of the divergence from the exact result, for
+/// little of the work (docs/numerics.md).
+constexpr bool wants_fine(Slot s) { return s == Slot::attn_v || s == Slot::output; }
+
 /// Bucket-independent. values[logits] is written where the caller wants it, not in the arena.
 struct Plan {
     std::vector<Value> values;
@@ -56,6 +62,10 @@ struct Plan {
 };
 
 Plan build_plan(const Hparams& h, const Weights& w);
+
+/// The plan up to `layer` (< n_layer), with the residual stream handed over at the end; and what follows, the output among it.
+struct PlanCut { Plan head, tail; };
+PlanCut cut_plan(const Plan& plan, std::uint32_t layer);
 
 /// One buffer that lives from step `first` to step `last`, both included.
 struct BufferLife {

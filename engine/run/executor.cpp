@@ -27,26 +27,65 @@ KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tai
     n_exact_tokens = std::uint64_t{KvTiers::kSink + tiers.ring_tokens} * n_sequences;
 }
 
-std::uint64_t KvPlan::bytes() const {
-    const auto of = [](const KvShape& s, std::uint64_t n) { return (n + s.page_tokens - 1) / s.page_tokens * s.page_bytes(); };
+std::uint64_t KvPlan::bytes(std::uint32_t n_layers) const {
+    const auto of = [&](const KvShape& s, std::uint64_t n) { return (n + s.page_tokens - 1) / s.page_tokens * s.page_bytes(n_layers); };
     return of(shape, n_tokens) + (tiers.on ? of(exact, n_exact_tokens) : 0);
 }
 
-Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o) {
+KvShape Executor::kv_shape() const {
     KvShape shape;
     shape.head_dim = hparams_.head_dim;
     shape.n_head_kv = hparams_.n_head_kv;
-    n_ctx_ = o.n_ctx ? o.n_ctx : hparams_.n_ctx_train;
+    return shape;
+}
+
+/// Which layers go to a device; plan_ becomes what is left for the CPU.
+Status Executor::settle_offload(const ExecutorOptions& o) {
+    const KvPlan kv(kv_shape(), o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_);
+    auto offload = choose_offload(o.offload, hparams_, weights_, kv, VulkanBackend::buffer_bytes(hparams_, kv, n_ctx_, max_batch_));
+    if (!offload) return std::move(offload).error();
+    offload_ = std::move(*offload);
+    if (o.log)
+        for (const std::string& note : offload_.notes) o.log(note);
+    if (!offload_.device) return {};
+    PlanCut cut = cut_plan(plan_, offload_.first_layer);
+    plan_ = std::move(cut.head);
+    device_plan_ = std::move(cut.tail);
+    return {};
+}
+
+/// Uploads the device's layers and gives the page pools their places there.
+Status Executor::prepare_device(const gguf::File& file, const PrepareProgress& progress) {
+    VulkanBackendArgs args;
+    args.device = offload_.device.get();
+    args.file = &file; args.hparams = &hparams_; args.weights = &weights_; args.plan = &device_plan_; args.first_layer = offload_.first_layer;
+    args.kv = pages_->shape(); args.n_pages = pages_->n_pages();
+    args.tiers = tiers_;
+    if (exact_pages_) {
+        args.exact = exact_pages_->shape();
+        args.n_exact_pages = exact_pages_->n_pages();
+    }
+    args.pool = pool_.get(); args.n_ctx = n_ctx_; args.max_bucket = max_batch_;
+    device_backend_ = std::make_unique<VulkanBackend>(args);
+    if (auto s = device_backend_->prepare(progress); !s) return s;
+    pages_->attach(device_backend_->pages());
+    if (exact_pages_) exact_pages_->attach(device_backend_->exact_pages());
+    return {};
+}
+
+Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o) {
+    const KvShape shape = kv_shape();
 
     CpuBackendArgs args;
     args.file = &file; args.hparams = &hparams_; args.weights = &weights_; args.plan = &plan_;
+    args.n_layers = offload_.first_layer;
     args.pool = pool_.get(); args.table = table_; args.max_bucket = max_batch_; args.pack = o.pack; args.pack_cache = o.pack_cache;
     args.numa = o.numa;
     const auto need = [&](std::uint32_t n_ctx) {
         const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx);
         args.n_ctx = n_ctx;
         args.tiers = plan.tiers;
-        return std::pair(CpuBackend(args).estimate(), plan.bytes());
+        return std::pair(CpuBackend(args).estimate(), plan.bytes(offload_.first_layer));
     };
     auto [fixed, kv] = need(n_ctx_);
     const auto total = [&] { return fixed.weights_packed + fixed.weights_mapped + fixed.buffers + kv; };
@@ -63,7 +102,18 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
         if (o.log) o.log("context shrunk to " + std::to_string(n_ctx_) + " tokens to stay within the memory limit (" + numbers + ")");
     }
     const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_);
-    auto pages = PagePool::create(plan.shape, plan.n_tokens);
+    tiers_ = plan.tiers;
+    if (auto s = make_pages(plan, o); !s) return s;
+    args.n_ctx = n_ctx_;
+    args.pages = pages_.get();
+    args.exact = exact_pages_.get();
+    args.tiers = tiers_;
+    backend_ = std::make_unique<CpuBackend>(args);
+    return {};
+}
+
+Status Executor::make_pages(const KvPlan& plan, const ExecutorOptions& o) {
+    auto pages = PagePool::create(plan.shape, plan.n_tokens, offload_.first_layer);
     if (!pages) return std::move(pages).error();
     pages_ = std::move(*pages);
     o.numa.interleave(pages_->memory());   // whoever is free works on a head: none has a node of its own
@@ -71,21 +121,22 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
     const bool keep = o.prefix_cache && plan.tiers.tail == 0;
     if (keep)
         if (auto s = pages_->keep_prefixes(); !s) return s;
-    if (plan.tiers.on) {
-        auto exact = PagePool::create(plan.exact, plan.n_exact_tokens);
-        if (!exact) return std::move(exact).error();
-        exact_pages_ = std::move(*exact);
-        exact_pages_each_ = exact_pages_->n_pages() / o.kv_sequences;
-        o.numa.interleave(exact_pages_->memory());
-        if (keep)   // the page of the first positions
-            if (auto s = exact_pages_->keep_prefixes(); !s) return s;
-    }
-    args.n_ctx = n_ctx_;
-    args.pages = pages_.get();
-    args.exact = exact_pages_.get();
-    args.tiers = tiers_ = plan.tiers;
-    backend_ = std::make_unique<CpuBackend>(args);
+    if (!plan.tiers.on) return {};
+    auto exact = PagePool::create(plan.exact, plan.n_exact_tokens, offload_.first_layer);
+    if (!exact) return std::move(exact).error();
+    exact_pages_ = std::move(*exact);
+    exact_pages_each_ = exact_pages_->n_pages() / o.kv_sequences;
+    o.numa.interleave(exact_pages_->memory());
+    if (keep) return exact_pages_->keep_prefixes();   // the page of the first positions
     return {};
+}
+
+Result<std::unique_ptr<Executor>> Executor::without_device(const gguf::File& file, ExecutorOptions o, std::string why) {
+    if (o.log) o.log(why);
+    o.offload.n_layers = 0;
+    auto e = create(file, o);
+    if (e) (*e)->offload_.notes.push_back(std::move(why));
+    return e;
 }
 
 Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const ExecutorOptions& o) {
@@ -104,15 +155,31 @@ Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const
     if (!pool) return std::move(pool).error();
     e->pool_ = std::move(*pool);
     e->max_batch_ = e->n_batch_ = o.n_batch;
+    const Plan whole = e->plan_;
+    e->n_ctx_ = o.n_ctx ? o.n_ctx : e->hparams_.n_ctx_train;
+    if (auto s = e->settle_offload(o); !s) return std::move(s).error();
     if (auto s = e->settle_memory(file, o); !s) return std::move(s).error();
     e->backend_->set_threads(o.n_threads, o.n_threads_batch);
     if (auto s = e->backend_->prepare(o.progress); !s) return std::move(s).error();
+    if (e->offload_.device)
+        if (auto s = e->prepare_device(file, o.progress); !s) {
+            if (o.offload.n_layers != OffloadOptions::kAuto || s.error().code == Errc::cancelled) return std::move(s).error();
+            e.reset();
+            return without_device(file, o, "everything runs on the CPU: " + s.error().message);
+        }
     const KvShape& kv = e->pages_->shape();
-    e->cost_ = PlanCost(e->plan_, e->weights_, static_cast<double>(kv.page_bytes()) / kv.page_tokens);
+    e->cost_ = PlanCost(whole, e->weights_, static_cast<double>(kv.page_bytes()) / kv.page_tokens);
     for (const std::uint32_t bucket : kBuckets) {
+        Pair pair;
         auto x = e->backend_->compile(std::min(bucket, o.n_batch));
         if (!x) return std::move(x).error();
-        e->executables_.push_back(std::move(*x));
+        pair.cpu = std::move(*x);
+        if (e->device_backend_) {
+            auto d = e->device_backend_->compile(std::min(bucket, o.n_batch));
+            if (!d) return std::move(d).error();
+            pair.device = std::move(*d);
+        }
+        e->executables_.push_back(std::move(pair));
         if (bucket >= o.n_batch) break;
     }
     return e;
@@ -123,9 +190,9 @@ void Executor::set_threads(std::uint32_t decode, std::uint32_t prefill) {
     backend_->set_threads(std::clamp(decode, 1u, pool_->size()), std::clamp(prefill, 1u, pool_->size()));
 }
 
-Result<Executable*> Executor::find_executable(std::size_t n_tokens) {
-    for (auto& e : executables_)
-        if (e->bucket() >= n_tokens) return e.get();
+Result<const Executor::Pair*> Executor::find_executable(std::size_t n_tokens) {
+    for (const Pair& e : executables_)
+        if (e.cpu->bucket() >= n_tokens) return &e;
     return Error{Errc::internal, "a batch of " + std::to_string(n_tokens) + " tokens is larger than n_batch " + std::to_string(max_batch_)};
 }
 
@@ -135,7 +202,10 @@ Status Executor::run(const RunArgs& args) {
     if (!e) return std::move(e).error();
     Stopwatch clock;
     const std::clock_t cpu = std::clock();
-    Status s = backend_->run(**e, args);
+    RunArgs crossing = args;
+    if (device_backend_) crossing.crossing = device_backend_->crossing();
+    Status s = backend_->run(*(*e)->cpu, crossing);
+    if (s && device_backend_) s = device_backend_->run(*(*e)->device, crossing);
     if (s) count(args, clock.seconds(), static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC);
     return s;
 }
@@ -167,7 +237,7 @@ Status Executor::probe(const RunArgs& args, std::uint32_t threads, LayerRange la
     std::lock_guard lock(run_mutex_);
     auto e = find_executable(args.tokens.size());
     if (!e) return std::move(e).error();
-    backend_->probe(**e, args, std::clamp(threads, 1u, pool_->size()), layers);
+    backend_->probe(*(*e)->cpu, args, std::clamp(threads, 1u, pool_->size()), layers);
     return {};
 }
 

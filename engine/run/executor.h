@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "engine/backend/cpu.h"
+#include "engine/backend/offload.h"
+#include "engine/backend/vulkan.h"
 #include "engine/plan/cost.h"
 #include "quern/metrics.hpp"
 
@@ -31,6 +33,7 @@ struct ExecutorOptions {
     std::uint32_t n_batch = 512;
     bool pack = true;
     PackCacheOptions pack_cache;
+    OffloadOptions offload;
     PrepareProgress progress;
     std::function<void(const std::string&)> log;
 };
@@ -64,7 +67,11 @@ public:
     /// Most tokens that a step of prefill takes from now on: 1 .. max_batch(). Safe while others run.
     void set_batch(std::uint32_t n) { n_batch_ = std::clamp(n, 1u, max_batch_); }
     std::uint32_t max_batch() const { return max_batch_; }
+    /// Of the host; a device's own is with offload().
     BackendMemory memory() const { return backend_->memory(); }
+    /// Which layers a device runs. Its device is null where everything runs on the CPU.
+    const Offload& offload() const { return offload_; }
+    std::uint64_t device_bytes() const { return offload_.device ? offload_.device->held_bytes() : 0; }
 
     /// Runs one batch of 1 .. max_batch() tokens; one caller at a time gets through. Allocates nothing.
     Status run(const RunArgs& args);
@@ -74,20 +81,30 @@ public:
 
 private:
     Executor() = default;
+    static Result<std::unique_ptr<Executor>> without_device(const gguf::File& file, ExecutorOptions options, std::string why);
+    KvShape kv_shape() const;              // of the model; F16
+    Status settle_offload(const ExecutorOptions& options);
     Status settle_memory(const gguf::File& file, const ExecutorOptions& options);
-    Result<Executable*> find_executable(std::size_t n_tokens);
+    Status make_pages(const KvPlan& plan, const ExecutorOptions& options);
+    Status prepare_device(const gguf::File& file, const PrepareProgress& progress);
+    /// The same bucket on both backends.
+    struct Pair { std::unique_ptr<Executable> cpu, device; };
+    Result<const Pair*> find_executable(std::size_t n_tokens);
     void count(const RunArgs& args, double seconds, double cpu_seconds);
 
     Hparams hparams_;
     Weights weights_;
-    Plan plan_;
+    Plan plan_;                            // of the CPU
+    Plan device_plan_;
+    Offload offload_;
     const kernels::KernelTable* table_ = nullptr;
     std::unique_ptr<ThreadPool> pool_;
+    std::unique_ptr<VulkanBackend> device_backend_;   // null: none
     std::unique_ptr<PagePool> pages_, exact_pages_;
     std::uint32_t exact_pages_each_ = 0;
     KvTiers tiers_;
     std::unique_ptr<CpuBackend> backend_;
-    std::vector<std::unique_ptr<Executable>> executables_;   // ascending buckets
+    std::vector<Pair> executables_;        // ascending buckets
     std::uint32_t max_batch_ = 0, n_ctx_ = 0;
     std::atomic<std::uint32_t> n_batch_ = 0;
     std::mutex run_mutex_;
