@@ -19,6 +19,11 @@ struct Setup {
     std::uint32_t n_batch = 0;
     std::uint64_t tensor_bytes = 0;
     ModelInfo info;
+    GpuReport gpu;
+    std::string backend() const {
+        if (gpu.device.empty()) return "CPU " + info.isa;
+        return "Vulkan" + (gpu.first_gpu_layer ? ", " + std::to_string(gpu.n_layer - gpu.first_gpu_layer) + " of " + std::to_string(gpu.n_layer) + " layers" : std::string());
+    }
 };
 
 struct Row {

@@ -144,7 +144,7 @@ private:
         if (!model) return model.error();
         const Result<ModelCost> cost = ModelCost::of(*model);
         if (!cost) return cost.error();
-        const Setup setup{path, kv, model->info().n_batch, cost->tensor_bytes(), model->info()};
+        const Setup setup{path, kv, model->info().n_batch, cost->tensor_bytes(), model->info(), model->verify_gpu_utilization()};
         for (const int n : threads) {
             const Threads loaded{setup.info.n_threads, setup.info.n_threads_batch};
             Threads chosen = n ? Threads{n, n} : loaded;
@@ -172,7 +172,7 @@ private:
         }
         for (Test test : tests_) {
             test.threads = threads;
-            const Result<Roofline> roofline = find_roofline(test.n_threads_timed());
+            const Result<Roofline> roofline = setup.gpu.device.empty() ? find_roofline(test.n_threads_timed()) : Roofline{};   // the CPU's limits
             if (!roofline) return roofline.error();
             Result<Row> row = measure(model, test, f_.repeat, progress_);
             if (!row) return std::move(row).error();

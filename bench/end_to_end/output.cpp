@@ -80,8 +80,9 @@ Json model_fields(const Setup& s, Threads threads) {
     return {{"build_commit", QUERN_COMMIT},
             {"quern_version", version()},
             {"cpu_info", s.info.cpu},
-            {"gpu_info", ""},
-            {"backends", "CPU"},
+            {"gpu_info", s.gpu.device},
+            {"backends", s.gpu.device.empty() ? "CPU" : "Vulkan"},
+            {"n_gpu_layers", s.gpu.n_layer - s.gpu.first_gpu_layer},
             {"isa", s.info.isa},
             {"model_filename", s.model_path},
             {"model_type", model_type(s)},
@@ -125,7 +126,7 @@ Line to_line(const Row& r, Columns columns) {
     out.cells = {{"model", model_type(r.setup)},
                  {"size", tools::human_bytes(r.setup.tensor_bytes)},
                  {"params", fixed(double(r.setup.info.n_params) / 1e6, 2) + " M"},
-                 {"backend", "CPU " + r.setup.info.isa},
+                 {"backend", r.setup.backend()},
                  {"threads", t.threads.text()}};
     const auto cell = [&](const char* heading, std::string text) { out.cells.emplace_back(heading, std::move(text)); };
     if (columns.n_batch) cell("n_batch", std::to_string(r.setup.n_batch));

@@ -40,8 +40,21 @@ Status check_options(const ModelOptions& o) {
     if (o.kv_type < KvType::f16 || o.kv_type > KvType::q4) return bad_option("kv_type is " + std::to_string(int(o.kv_type)) + "; it is f16, f32, two_tier, q8 or q4");
     if (o.kv_tail < -1 || o.kv_tail > kMaxTail) return bad_option("kv_tail is " + std::to_string(o.kv_tail) + "; it is -1 (the type's own) to " + std::to_string(kMaxTail));
     if (o.kv_tail >= 0 && (o.kv_type == KvType::f16 || o.kv_type == KvType::f32)) return bad_option("kv_tail is set, but this kv_type has no second tier; use two_tier, q8 or q4");
+    if (o.n_gpu_layers < kGpuLayersAll) return bad_option("n_gpu_layers is " + std::to_string(o.n_gpu_layers) + "; it is a number of layers, kGpuLayersAuto (-1) or kGpuLayersAll (-2)");
     if (o.kv_sessions < 1 || o.kv_sessions > kMaxSessions) return bad_option("kv_sessions is " + std::to_string(o.kv_sessions) + "; it is 1 to " + std::to_string(kMaxSessions));
     return {};
+}
+
+Result<std::uint32_t> feature_bits(const std::vector<std::string>& names) {
+    std::uint32_t bits = 0;
+    for (const std::string& name : names) {
+        std::string known;
+        std::uint32_t i = 0;
+        for (; !vulkan::feature_name(i).empty() && vulkan::feature_name(i) != name; ++i) known += (known.empty() ? "" : ", ") + std::string(vulkan::feature_name(i));
+        if (vulkan::feature_name(i).empty()) return bad_option("device_disable has '" + name + "'; features are " + known);
+        bits |= 1u << i;
+    }
+    return bits;
 }
 
 /// The type that most of the model's bytes have.
@@ -177,6 +190,13 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     e.n_batch = o.n_batch;
     e.pack = o.pack;
     e.pack_cache = {o.pack_cache, [&](const std::string& text) { log(LogLevel::info, text); }};
+    e.offload.n_layers = o.n_gpu_layers;
+    e.offload.device.device = o.device;
+    auto disabled = feature_bits(o.device_disable);
+    if (!disabled) return std::move(disabled).error();
+    e.offload.device.disable = *disabled;
+    e.offload.device.cache_dir = o.cache_dir.empty() ? env->cache_dir : o.cache_dir;
+    e.offload.device.log = o.on_log ? [on_log = o.on_log](const std::string& text) { on_log(LogLevel::warning, text); } : std::function<void(const std::string&)>();
     e.log = [&](const std::string& text) { log(LogLevel::warning, text); };
     if (o.on_progress) e.progress = [&](std::uint64_t done, std::uint64_t total) { return o.on_progress({"packing weights", done, total}); };
     auto executor = engine::Executor::create(*impl->file, e);
@@ -185,7 +205,7 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     if (impl->tokenizer && impl->tokenizer->n_vocab() > impl->executor->hparams().n_vocab)
         return Error{Errc::bad_file, path + ": key 'tokenizer.ggml.tokens' has " + std::to_string(impl->tokenizer->n_vocab()) + " tokens, tensor 'token_embd.weight' only " + std::to_string(impl->executor->hparams().n_vocab) + " rows"};
     impl->info = make_info(*impl->file, *impl->executor, impl->chat_template != nullptr);
-    if (!asked && !asked_batch) {
+    if (!asked && !asked_batch && !impl->executor->offload().device) {   // what is measured is the CPU's
         const Status s = impl->settle_tuning(o, topology, o.cache_dir.empty() ? env->cache_dir : o.cache_dir);
         if (!s) log(LogLevel::warning, "thread counts were not measured: " + s.error().message);
     }
@@ -201,13 +221,14 @@ MemoryReport Model::Impl::memory_report() const {
     MemoryReport r;
     r.weights_packed = m.weights_packed;
     r.weights_mapped = m.weights_mapped;
-    r.kv_kept = pages.n_kept() * pages.shape().page_bytes();
+    r.kv_kept = pages.n_kept() * pages.host_page_bytes();
     const engine::PagePool* exact = executor->exact_pages();
     r.kv_capacity = pages.capacity_bytes() + (exact ? exact->capacity_bytes() : 0);
     r.kv_used = pages.used_bytes() + (exact ? exact->used_bytes() : 0);
     r.kv_bytes_per_token = pages.shape().page_bytes() / pages.shape().page_tokens;
     r.buffers = m.buffers;
     r.total = r.weights_packed + r.weights_mapped + r.kv_capacity + r.buffers;
+    r.device = executor->device_bytes();
     return r;
 }
 MemoryReport Model::memory_report() const { return impl_->memory_report(); }
@@ -227,6 +248,7 @@ std::string MemoryReport::to_string() const {
     line("  a token", kv_bytes_per_token);
     line("buffers", buffers);
     line("total", total);
+    if (device) line("on the device", device);
     return out;
 }
 

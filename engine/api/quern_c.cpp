@@ -71,6 +71,7 @@ quern_model_options default_model_options() {
     o.prefix_cache = d.prefix_cache;
     o.kv_tail = d.kv_tail;
     o.kv_sessions = d.kv_sessions;
+    o.n_gpu_layers = d.n_gpu_layers;
     return o;
 }
 
@@ -127,6 +128,8 @@ Status convert(const quern_model_options* in, quern::ModelOptions& out) {
     out.prefix_cache = o.prefix_cache != 0;
     out.kv_tail = o.kv_tail;
     out.kv_sessions = o.kv_sessions;
+    out.n_gpu_layers = o.n_gpu_layers;
+    out.device = or_empty(o.device);
     out.pack_cache = or_empty(o.pack_cache);
     if (o.on_progress != nullptr) {
         out.on_progress = [o](const quern::LoadProgress& p) {

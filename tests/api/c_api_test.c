@@ -210,6 +210,16 @@ static void test_model(const quern_model* model) {
     CHECK(text != NULL && strlen(text) > 0);
     quern_free(text);
 
+    OK(quern_model_gpu_text(model, &text, &error));
+    CHECK(strstr(text, "on the CPU") != NULL);
+    quern_free(text);
+    if (quern_list_devices(&text, &error) == QUERN_OK) {
+        CHECK(text[0] == '[');
+        quern_free(text);
+    } else {
+        CHECK(error.status == QUERN_UNSUPPORTED && strlen(error.message) > 0); /* no Vulkan here */
+    }
+
     OK(quern_model_metadata(model, "general.architecture", &text, &error));
     CHECK(text != NULL && strcmp(text, info.architecture) == 0);
     quern_free(text);

@@ -251,6 +251,48 @@ class Text(unittest.TestCase):
         self.assertIn("no chat template", p.stderr)
 
 
+class Devices(unittest.TestCase):
+    """On Mesa's software device, which is taken only where it is named."""
+
+    @classmethod
+    def setUpClass(cls):
+        p = run("infer", "--list-devices")
+        if p.returncode != OK or "llvmpipe" not in p.stdout:
+            raise unittest.SkipTest("no lavapipe here: " + (p.stderr or p.stdout).strip())
+
+    def test_all_layers(self):
+        p = run("infer", *GREEDY, "--device", "llvmpipe", "-v")
+        self.assertEqual(p.returncode, OK, p.stderr)
+        self.assertIn("layers and the output on llvmpipe", p.stderr)
+        self.assertIn("on the device", p.stderr)
+        again = run_json("infer", *GREEDY, "--device", "0", "-ngl", "all", "--json")
+        self.assertEqual(again["text"], p.stdout.removesuffix("\n"))
+
+    def test_some_layers(self):
+        p = run("infer", *GREEDY, "--device", "llvmpipe", "-ngl", "1", "-v")
+        self.assertEqual(p.returncode, OK, p.stderr)
+        self.assertIn("on the CPU, layer", p.stderr)
+
+    def test_a_cpu_device_must_be_named(self):
+        p = run("infer", *GREEDY, "-ngl", "auto", "-v")
+        if "everything runs on the CPU" not in p.stderr:
+            self.skipTest("this machine has a GPU")
+        self.assertEqual(p.returncode, OK, p.stderr)
+        self.assertNotEqual(run("infer", *GREEDY, "-ngl", "all").returncode, OK)
+
+    def test_wrong_values(self):
+        for flags, text in ((("--device", "no such device"), "llvmpipe"), (("-ngl", "some"), "auto"),
+                            (("--device", "llvmpipe", "--device-disable", "magic"), "coopmat")):
+            p = run("infer", *GREEDY, *flags)
+            self.assertNotEqual(p.returncode, OK)
+            self.assertIn(text, p.stderr)
+
+    def test_bench(self):
+        rows = run_json("bench", "-m", MODEL, "--device", "llvmpipe", "-p", "4", "-n", "2", "-r", "1", "-o", "json")
+        self.assertEqual({r["backends"] for r in rows}, {"Vulkan"})
+        self.assertIn("llvmpipe", rows[0]["gpu_info"])
+
+
 class Threads(unittest.TestCase):
     """Thread counts kept from run to run. Whether anything is measured depends on what else the machine does."""
 

@@ -50,6 +50,7 @@ void ModelFlags::add_to(CLI::App& app, bool single_run) {
     auto* cache = app.add_option("--pack-cache", pack_cache, "Keep packed weights in this folder for later runs")->type_name("DIR");
     app.add_flag("--no-pack", no_pack, "Use weights from the file as they are: instant start, less memory, slow tokens")
         ->excludes(cache);
+    gpu.add_to(app);
     app.add_flag("-v,--verbose", verbose, "Say on standard error what is loaded and chosen");
 }
 
@@ -72,6 +73,9 @@ ModelOptions ModelFlags::options(const std::string& program) const {
     }
     if (kv_tail) out.kv_tail = static_cast<std::int32_t>(*kv_tail);
     out.n_batch = n_batch;
+    out.device = gpu.device;
+    out.device_disable = gpu.disable;
+    out.n_gpu_layers = gpu.n_gpu_layers();
     out.on_log = log_to_stderr(program, verbose);
     return out;
 }
@@ -94,10 +98,11 @@ void describe(CLI::App& app) {
 
 std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
     // CLI11 has no flags of several letters behind one dash.
-    static constexpr std::array<std::pair<std::string_view, const char*>, 5> kShort = {
+    static constexpr std::array<std::pair<std::string_view, const char*>, 6> kShort = {
         {{"-ctk", "--cache-type-k"},
          {"-ctv", "--cache-type-v"},
          {"-pg", "--prompt-and-gen"},
+         {"-ngl", "--n-gpu-layers"},
          {"-npl", "--streams"},
          {"-tb", "--threads-batch"}}};
     std::vector<const char*> arguments(argv, argv + argc);

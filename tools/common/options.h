@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "quern/quern.hpp"
+#include "tools/common/devices.h"
 
 namespace quern::tools {
 
@@ -29,8 +30,9 @@ struct ModelFlags {
     std::uint64_t memory_limit = 0;  // bytes
     bool no_pack = false;
     bool verbose = false;
+    DeviceFlags gpu;
 
-    /// Adds -tb, --numa, --tune, --no-tune, --isa, --memory-limit, --pack-cache, --no-pack and -v; -m, -t, -b and --kv where
+    /// Adds -tb, --numa, --tune, --no-tune, --isa, --memory-limit, --pack-cache, --no-pack, those about GPUs and -v; -m, -t, -b and --kv where
     /// `single_run`: bench has lists of its own.
     void add_to(CLI::App& app, bool single_run = true);
     std::string kv_type() const { return kv_types.empty() ? "f16" : kv_types.front(); }

@@ -157,6 +157,7 @@ void print_model(const Model& model, const Flags& f) {
                  info.n_ctx_train);
     std::fprintf(stderr, "%s: %s, kernels %s, threads %d, for prompts %d in steps of %u, seed %llu\n", kProgram,
                  info.cpu.c_str(), info.isa.c_str(), info.n_threads, info.n_threads_batch, info.n_batch, static_cast<unsigned long long>(f.generate.sampler.seed));
+    if (f.model.gpu.n_gpu_layers() != 0) std::fprintf(stderr, "%s: %s", kProgram, model.verify_gpu_utilization().to_string().c_str());
     std::fprintf(stderr, "%s\n", model.memory_report().to_string().c_str());
 }
 

@@ -69,6 +69,7 @@ typedef struct quern_sampler quern_sampler;
 enum { QUERN_NUMA_OFF = 0, QUERN_NUMA_INTERLEAVE = 1, QUERN_NUMA_LOCAL = 2 };            /* numa */
 enum { QUERN_TUNE_OFF = 0, QUERN_TUNE_CACHED = 1, QUERN_TUNE_AUTOMATIC = 2, QUERN_TUNE_FORCE = 3 }; /* tune */
 enum { QUERN_KV_F16 = 0, QUERN_KV_F32 = 1, QUERN_KV_TWO_TIER = 2, QUERN_KV_Q8 = 3, QUERN_KV_Q4 = 4 };   /* kv_type */
+enum { QUERN_GPU_AUTO = -1, QUERN_GPU_ALL = -2 }; /* n_gpu_layers: as many as fit; all, or an error */
 enum { QUERN_LOG_DEBUG = 0, QUERN_LOG_INFO = 1, QUERN_LOG_WARNING = 2, QUERN_LOG_ERROR = 3 }; /* level */
 
 typedef struct quern_model_options {
@@ -92,10 +93,12 @@ typedef struct quern_model_options {
     /* Whether thread counts and n_batch are taken from what an earlier run measured (CACHED), measured where there was
      * none (AUTOMATIC) or anew (FORCE), in less than 2 s. QUERN_TUNE_OFF unless changed; off where n_threads is given. */
     int32_t tune;
-    const char* cache_dir; /* where tune keeps files; NULL: $XDG_CACHE_HOME/quern or ~/.cache/quern */
+    const char* cache_dir; /* where tune and devices keep files; NULL: $XDG_CACHE_HOME/quern or ~/.cache/quern */
     int32_t prefix_cache; /* default 1: sessions that begin with the same tokens run them once; 0: they do not share */
     int32_t kv_tail;        /* TWO_TIER, Q8, Q4: newest tokens kept in 16 bits; default -1: 256 for TWO_TIER, else 0 */
     uint32_t kv_sessions;   /* TWO_TIER, Q8, Q4: sessions whose 16-bit tokens there is room for at once; default 1 */
+    int32_t n_gpu_layers;   /* layers, from the last, that a GPU runs, with the output: a number or QUERN_GPU_...; default 0 */
+    const char* device;     /* which GPU: an index or a part of a name (quern_list_devices); NULL: a discrete one, else another */
 } quern_model_options;
 
 /* Texts belong to the model and live as long as it. */
@@ -135,6 +138,11 @@ QUERN_API void quern_model_free(quern_model* model);
 QUERN_API quern_status quern_model_get_info(const quern_model* model, quern_model_info* out, quern_error* error);
 /* Fills *out, whose size must be set. */
 QUERN_API quern_status quern_model_get_memory(const quern_model* model, quern_memory_report* out, quern_error* error);
+/* Every GPU that Vulkan shows, as a JSON array of objects (index, name, driver, kind, memory_bytes, free_bytes, features,
+ * refusal: why it cannot be used, "" if it can); owned by the caller. QUERN_UNSUPPORTED where there is no Vulkan. */
+QUERN_API quern_status quern_list_devices(char** out, quern_error* error);
+/* Which layers a GPU runs, and why not more, as text for a person; owned by the caller. */
+QUERN_API quern_status quern_model_gpu_text(const quern_model* model, char** out, quern_error* error);
 /* The same as a table for a person; owned by the caller. */
 QUERN_API quern_status quern_model_memory_text(const quern_model* model, char** out, quern_error* error);
 /* A metadata value as text, arrays as "[type x count]"; owned by the caller. *out is NULL if the key is absent. */

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "quern/device.hpp"
 #include "quern/metrics.hpp"
 #include "quern/result.hpp"
 
@@ -85,7 +86,13 @@ struct ModelOptions {
     std::string pack_cache = {};
     Numa numa = Numa::interleave;
     Tune tune = Tune::off;
-    std::string cache_dir = {};          ///< where tune keeps files; "": $XDG_CACHE_HOME/quern or ~/.cache/quern
+    std::string cache_dir = {};          ///< where tune and devices keep files; "": $XDG_CACHE_HOME/quern or ~/.cache/quern
+    /// Layers, from the last, that a GPU runs, with the output: a number (all if larger), kGpuLayersAuto or kGpuLayersAll.
+    std::int32_t n_gpu_layers = 0;
+    /// Which GPU: an index of list_devices() or a part of a name. "": a discrete one, else another; never a CPU device.
+    std::string device = {};
+    /// Features of the device (DeviceInfo::features) that are not used: for drivers that get them wrong.
+    std::vector<std::string> device_disable = {};
     /// Called while loading; return false to cancel (Errc::cancelled).
     std::function<bool(const LoadProgress&)> on_progress = {};
     /// Messages for a person; silent when empty. Called from load(), and by a Batcher with AdaptOptions from its steps.
@@ -113,6 +120,7 @@ struct MemoryReport {
     std::uint64_t kv_bytes_per_token = 0;
     std::uint64_t buffers = 0;             ///< activations, logits, per-thread scratch
     std::uint64_t total = 0;               ///< packed + mapped + kv_capacity + buffers
+    std::uint64_t device = 0;              ///< beside that, on a GPU: all that its layers need
     std::string to_string() const;         ///< a table for a person
 };
 
@@ -216,6 +224,8 @@ public:
 
     const ModelInfo& info() const;
     MemoryReport memory_report() const;
+    /// Which layers a GPU runs, and why not more.
+    GpuReport verify_gpu_utilization() const;
     /// A metadata value as text; arrays as "[type x count]". Nothing if the key is absent.
     std::optional<std::string> metadata(std::string_view key) const;
     std::vector<std::string> metadata_keys() const;
