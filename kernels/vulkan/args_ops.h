@@ -67,8 +67,8 @@ struct RopeStorePush {
 };
 
 /// Partials of a list of segments. to: float[rows][n_head][head_dim], sums of exp(s - max) v; ml: float[rows][n_head][2],
-/// (max, sum of exp(s - max)), (-inf, 0) for a row that sees nothing. s = (q . k) * scale, then softcap * tanh(s / softcap)
-/// unless softcap is 0. Query head h shares KV head h / n_rep; a group takes `reps` of those n_rep.
+/// (max, sum of exp(s - max)), or (-3.4e38, 0) and outputs 0 for a row that sees nothing. s = (q . k) * scale, then
+/// softcap * tanh(s / softcap) unless softcap is 0. Query head h shares KV head h / n_rep; a group takes `reps` of those n_rep.
 struct AttentionPush {
     ADDR run, q, pages, exact, staging, to, ml;
     uint list, q_stride, n_head_kv, n_rep, reps;

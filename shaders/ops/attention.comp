@@ -30,9 +30,10 @@ const uint DG = D / 8u;                       // groups of channels of V
 const uint TS = WG / (RG * DG);               // slices of positions
 const uint TPR = WG / ROWS < 32u ? WG / ROWS : 32u;       // threads a row in softmax
 const uint ACC = RT * 8u;                     // values that a thread adds up
+const uint QP = ROWS < 32u ? ROWS : ROWS + 8u;  // row pitch of queries: slices of a step lie in different banks
 const float kNone = -3.402823466e38;          // maximum of a row that sees nothing
 
-shared float s_q[ROWS * D];                   // [channel][row]; in the end outputs [row][channel]
+shared float s_q[QP * D];                     // [channel][row]; in the end outputs [row][channel]
 shared float s_p[ROWS * T];                   // [row][position]: scores, then weights
 shared float s_red[2u * WG];
 shared float s_row[3u * ROWS];                // of each row: factor of this block, maximum, sum ...
@@ -70,7 +71,7 @@ Segment load_segment() {
 void load_queries(Segment g) {
     for (uint i = gl_LocalInvocationID.x; i < ROWS * D; i += WG) {
         const uint row = i / D, d = i % D, token = row / g.reps;
-        s_q[d * ROWS + row] = token < g.s.n_tokens ? F1(p.q).v[(g.s.first + token) * p.q_stride + (g.head0 + row % g.reps) * D + d] : 0.0;
+        s_q[d * QP + row] = token < g.s.n_tokens ? F1(p.q).v[(g.s.first + token) * p.q_stride + (g.head0 + row % g.reps) * D + d] : 0.0;
     }
 }
 
@@ -85,16 +86,18 @@ void scores(Segment g, int block) {
         const uint head = head_at(g, first), tile = uint(first - g.s.origin) % PAGE / 16u;
         float zeros[RT];
         [[unroll]] for (uint r = 0u; r < RT; ++r) zeros[r] = 0.0;
+        KRaw ahead;
+        k_load(g.memory, head, tile, in_span, 0u, slice, DS, ahead);
         for (uint i = 0u; i < CHANNELS; ++i) {
-            KRaw raw;
-            k_load(g.memory, head, tile, in_span, i, slice, DS, raw);
+            const KRaw raw = ahead;   // the next ones are under way while these are used
+            if (i + 1u < CHANNELS) k_load(g.memory, head, tile, in_span, i + 1u, slice, DS, ahead);
             [[unroll]] for (uint k = 0u; k < 4u; ++k) {
                 const uint d = k_channel(i, k, slice, DS);
                 if (D % (4u * DS) != 0u && d >= D) continue;
                 float x[8], scale, zero;
                 k_values(raw, k, x, scale, zero);
                 [[unroll]] for (uint r = 0u; r < RT; ++r) {
-                    float q = s_q[d * ROWS + row0 + r];
+                    float q = s_q[d * QP + row0 + r];
                     if (QUANT) q *= scale;
                     if (FORMAT == kQ4) zeros[r] = fma(q, zero, zeros[r]);
                     [[unroll]] for (uint e = 0u; e < 8u; ++e) acc[r * 8u + e] = fma(q, x[e], acc[r * 8u + e]);

@@ -33,8 +33,7 @@ float divide(float a, float b) {
         }
         r *= 2u;
     }
-    const uint m = q / 2u;
-    return uintBitsToFloat((e << 23) + (m - 0x800000u) + uint((q & 1u) == 1u && (r != 0u || (m & 1u) == 1u)));
+    return uintBitsToFloat((e << 23) + (q / 2u - 0x800000u) + (q & 1u));   // a quotient of two floats is never half way
 }
 /// 1 / the half, negative where that is 0: the reciprocal is infinite then.
 float reciprocal(uint half_) { return half_ == 0u ? -1.0 : divide(1.0, from_half(half_)); }

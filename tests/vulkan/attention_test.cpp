@@ -31,7 +31,9 @@ private:
     }
     static void fill(Pages& pages, const ChunkSpec& ch, const AttnCase& c, std::uint32_t seed) {
         const std::uint32_t n = static_cast<std::uint32_t>(ch.pos0) + ch.n_tokens;
-        const std::vector<float> k = gaussian(std::size_t{n} * c.head_dim, seed), v = gaussian(std::size_t{n} * c.head_dim, seed + 1000);
+        std::vector<float> k = gaussian(std::size_t{n} * c.head_dim, seed), v = gaussian(std::size_t{n} * c.head_dim, seed + 1000);
+        const std::int32_t least = c.window ? std::max(0, ch.pos0 - c.window + 1) : 0;   // nobody sees what lies before
+        for (std::vector<float>* x : {&k, &v}) std::fill_n(x->begin(), static_cast<std::size_t>(least) * c.head_dim, std::numeric_limits<float>::quiet_NaN());
         for (std::uint32_t h = 0; h < c.n_head_kv; ++h)
             scalar().kv_store[static_cast<int>(pages.format)]({pages.view(h, ch.table.data()), k.data(), v.data(), c.head_dim, c.head_dim, n, 0});
     }

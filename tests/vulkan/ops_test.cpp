@@ -180,6 +180,9 @@ TEST_F(TopTest, TiesNanAndInfinities) {
     for (std::size_t i = 0; i < x.size(); i += 7) x[i] = i % 2 ? kNan : -kNan;
     check(x, 1, 4500, 4500, 1);
     check(x, 1, 4500, 4500, 200);
+    std::vector<float> low = x;   // zeros of both signs are the best
+    for (float& f : low) f = f > 0 ? -f : f;
+    check(low, 1, 4500, 4500, 200);
     x[4444] = x[3333] = kInf;
     check(x, 1, 4500, 4500, 1);
     check(std::vector<float>(3000, kNan), 1, 3000, 3000, 1);
@@ -319,9 +322,11 @@ TEST_F(RopeStoreTest, SeveralChunksTreesAndTiers) {
     const RopeCase c{32, 32, 2, 2, true, KvFormat::F16, 16};
     ChunkSpec ring{35, 20, {7, 5}, 32, kSourceExact}, first{9, 12, {2, 3}, 0, kSourceExact};
     first.sink = {4};
+    ChunkSpec last{15, 2, {6, 1}, 0, kSourceExact};   // the last of the first positions, and the next one
+    last.sink = {0};
     ChunkSpec tree{3, 5, {1}, 0, kSourcePages};
     tree.masks = {1, 3, 5, 9, 17};
-    check(c, {{0, 1, {0}}, ring, {15, 2, {4, 5}}, first, tree}, 8, false);
+    check(c, {{0, 1, {0}}, ring, {15, 2, {4, 5}}, first, last, tree}, 8, false);
 }
 
 TEST_F(RopeStoreTest, HeadsAreNormedFirst) {
