@@ -59,12 +59,6 @@ struct AttentionShape {
     constexpr std::array<std::uint32_t, 7> constants() const { return {threads, format, head_dim, page_tokens, rows, row_tile, block}; }
 };
 
-/// Positions at multiples of which the segments of batches of up to `bucket` tokens are best cut: enough groups for a small
-/// batch, few partials for a large one. Put the tiles that see most first in a list: they take longest.
-constexpr std::uint32_t segment_cut(std::uint32_t bucket) { return bucket <= 16 ? 256 : bucket <= 128 ? 1024 : 4096; }
-/// Partials of one token among n_ctx positions, at most; in two tiers the first page and the border between them make two more.
-constexpr std::uint32_t most_partials(std::uint32_t n_ctx, std::uint32_t cut, bool tiers) { return (n_ctx + cut - 1) / cut + (tiers ? 2 : 0); }
-
 /// Module "attention_merge" (MergePush): groups x = n_tokens, y = n_head.
 constexpr std::array<std::uint32_t, 2> merge_constants(std::uint32_t head_dim) { return {64, head_dim}; }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // K and V of a page as floats, whatever its format, by units of 8 tokens. `head` is the head's first byte in the page / 16.
-// Codes become floats by way of the mantissa of 2^23, which costs an addition where a conversion may cost eight.
+// Codes become floats by way of the mantissa of 2^23: an addition, where conversions are slower.
 const uint kMagic = 0x4b000000u;
 float nibble(uint word, uint shift) { return uintBitsToFloat(((word >> shift) & 15u) | kMagic) - 8388608.0; }
 float code8(uint word, uint shift) { return uintBitsToFloat((((word ^ 0x80808080u) >> shift) & 255u) | kMagic) - 8388736.0; }
