@@ -18,6 +18,13 @@ std::uint64_t cache_bytes(const KvPlan& kv, std::uint32_t layer) {
     return of(kv.shape, kv.n_tokens) + (kv.tiers.on ? of(kv.exact, kv.n_exact_tokens) : 0);
 }
 
+/// Why the kernels cannot run this model at all; empty: they can.
+std::string obstacle(const Hparams& h) {
+    if (h.head_dim % 8 || h.head_dim > 512) return cat("heads of ", h.head_dim, " values cannot run on a device; they must be multiples of 8 up to 512");
+    if (h.n_embd % 4) return cat("rows of ", h.n_embd, " values cannot run on a device; they must be multiples of 4");
+    return "";
+}
+
 }  // namespace
 
 Result<Offload> choose_offload(const OffloadOptions& o, const Hparams& h, const Weights& weights, const KvPlan& kv, std::uint64_t fixed) {
@@ -30,6 +37,7 @@ Result<Offload> choose_offload(const OffloadOptions& o, const Hparams& h, const 
         out.notes.push_back("everything runs on the CPU: " + e.message);
         return std::move(out);
     };
+    if (const std::string why = obstacle(h); !why.empty()) return none({Errc::unsupported, why});
     auto device = vulkan::Device::create(o.device);
     if (!device) return none(std::move(device).error());
     const vulkan::DeviceInfo& info = (*device)->info();

@@ -9,17 +9,6 @@
 namespace quern {
 namespace {
 
-/// Normalised mean squared error: sum of squared differences over sum of squared references.
-double nmse(const std::vector<float>& got, const std::vector<float>& want) {
-    double diff = 0, norm = 0;
-    for (std::size_t i = 0; i < want.size(); ++i) {
-        const double d = static_cast<double>(got[i]) - want[i];
-        diff += d * d;
-        norm += static_cast<double>(want[i]) * want[i];
-    }
-    return diff / norm;
-}
-
 /// What the arithmetic allows. F32 weights with an F32 cache leave only float rounding; an F16 cache rounds K and V to
 /// 11 bits (2^-12 relative, squared 6e-8, before softmax); F16 and BF16 weights are exact once read, so the same; for
 /// quantized weights the int8 activations dominate: 1/254 of a block's largest value is about 3e-5 of its power a
@@ -61,7 +50,7 @@ TEST(Tiny, LogitsMatchTheReference) {
             for (const std::string& isa : test::runnable_isas()) {
                 const auto got = run((dir / file).string(), ids, isa, kv);
                 ASSERT_EQ(got.size(), want.size()) << file;
-                const double e = nmse(got, want);
+                const double e = test::nmse(got, want);
                 RecordProperty(file + "." + isa + (kv == KvType::f16 ? ".f16" : ".f32"), std::to_string(e));
                 EXPECT_LT(e, bound(type, kv)) << file << ", " << isa << ", cache " << (kv == KvType::f16 ? "F16" : "F32");
                 if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("%-18s %-7s %s %.3g\n", file.c_str(), isa.c_str(), kv == KvType::f16 ? "f16" : "f32", e);
@@ -93,8 +82,8 @@ TEST(Tiny, EveryTypeMeansWhatItsValuesMeanAsF32) {
         for (const std::string& isa : test::runnable_isas()) {
             const auto got = run(file, ids, isa, KvType::f32);
             ASSERT_EQ(got.size(), want.size()) << q.name;
-            EXPECT_LT(nmse(got, want), bound(q.name, KvType::f32)) << q.name << ", " << isa;
-            if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("%-18s %-7s %.3g\n", q.name, isa.c_str(), nmse(got, want));
+            EXPECT_LT(test::nmse(got, want), bound(q.name, KvType::f32)) << q.name << ", " << isa;
+            if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("%-18s %-7s %.3g\n", q.name, isa.c_str(), test::nmse(got, want));
             if (first.empty()) first = got;
             EXPECT_EQ(0, std::memcmp(first.data(), got.data(), got.size() * sizeof(float))) << q.name << ": " << isa;
         }

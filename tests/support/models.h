@@ -60,6 +60,17 @@ inline const char* kNoSmollm2 = "SmolLM2-135M-Instruct.Q4_1.gguf is not there: r
 inline fs::path smollm2_oracle() { return fs::path(QUERN_SHARED_DIR) / "oracle" / "smollm2"; }
 inline const char* kNoShared = "the reference data of shared/oracle is not there (QUERN_SHARED_DIR)";
 
+/// Normalised mean squared error: sum of squared differences over sum of squared references.
+inline double nmse(const std::vector<float>& got, const std::vector<float>& want) {
+    double diff = 0, norm = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+        const double d = static_cast<double>(got[i]) - want[i];
+        diff += d * d;
+        norm += static_cast<double>(want[i]) * want[i];
+    }
+    return diff / norm;
+}
+
 /// Names of the tables that this build has and this machine can run.
 inline std::vector<std::string> runnable_isas() {
     std::vector<std::string> out;

@@ -22,16 +22,6 @@ protected:
     }
 };
 
-double nmse(const std::vector<float>& got, const std::vector<float>& want) {
-    double diff = 0, norm = 0;
-    for (std::size_t i = 0; i < want.size(); ++i) {
-        const double d = static_cast<double>(got[i]) - want[i];
-        diff += d * d;
-        norm += static_cast<double>(want[i]) * want[i];
-    }
-    return diff / norm;
-}
-
 ModelOptions on_device(std::int32_t layers, KvType kv = KvType::f16, std::uint32_t n_batch = 512) {
     ModelOptions o;
     o.n_gpu_layers = layers;
@@ -91,7 +81,7 @@ TEST_F(DeviceModel, TinyLogitsMatchTheReference) {
         for (const KvType kv : {KvType::f16, KvType::f32})
             for (const std::int32_t layers : {kGpuLayersAll, 1}) {
                 if (!is_float && (kv == KvType::f32 || layers == 1)) continue;   // says nothing new, and compiling takes its time
-                const double e = nmse(logits_of(m.file, m.ids, on_device(layers, kv)), m.want);
+                const double e = test::nmse(logits_of(m.file, m.ids, on_device(layers, kv)), m.want);
                 if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("%-60s %s %d layers %.3g\n", m.file.c_str(), kv == KvType::f16 ? "f16" : "f32", layers, e);
                 EXPECT_LT(e, 1e-5) << m.file << ", " << layers << " layers";
             }
@@ -102,7 +92,7 @@ TEST_F(DeviceModel, TinyLogitsMatchTheReference) {
 TEST_F(DeviceModel, SomeLayersOnTheCpu) {
     for (const Tiny& m : tiny_models())
         if (m.type == "Q4_1" || m.type == "Q5_K") {
-            EXPECT_LT(nmse(logits_of(m.file, m.ids, on_device(1)), m.want), 7e-4) << m.file;
+            EXPECT_LT(test::nmse(logits_of(m.file, m.ids, on_device(1)), m.want), 7e-4) << m.file;
         }
 }
 
@@ -112,7 +102,7 @@ TEST_F(DeviceModel, StepsOfAnySizeAgree) {
         if (m.file.find("llama-f32") == std::string::npos && m.type != "Q6_K") continue;
         const auto model = load(m.file, on_device(kGpuLayersAll));
         const auto whole = logits_of(model, m.ids, m.ids.size());
-        for (const std::size_t step : {1u, 5u, 20u}) EXPECT_LT(nmse(logits_of(model, m.ids, step), whole), 1e-6) << m.file << " in steps of " << step;
+        for (const std::size_t step : {1u, 5u, 20u}) EXPECT_LT(test::nmse(logits_of(model, m.ids, step), whole), 1e-6) << m.file << " in steps of " << step;
     }
 }
 
@@ -132,7 +122,7 @@ TEST_F(DeviceModel, TwoTiersAreTheCpus) {
         const auto want = logits_of(m.file, ids, cpu);
         const auto model = load(m.file, o);
         for (const std::size_t step : {1u, 16u, 33u, 200u}) {
-            const double e = nmse(logits_of(model, ids, step), want);
+            const double e = test::nmse(logits_of(model, ids, step), want);
             EXPECT_LT(e, 1e-6) << static_cast<int>(kv) << " in steps of " << step;
             if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("cache %d, steps of %zu: %.3g\n", static_cast<int>(kv), step, e);
         }
@@ -155,7 +145,7 @@ TEST_F(DeviceModel, SessionsMoveBetweenDeviceAndCpu) {
             ASSERT_TRUE(b->restore(path).ok());
             ASSERT_TRUE(b->decode(last).ok());
             const std::size_t n_vocab = b->logits().size();
-            EXPECT_LT(nmse({b->logits().begin(), b->logits().end()}, {m.want.end() - static_cast<std::ptrdiff_t>(n_vocab), m.want.end()}), 1e-5);
+            EXPECT_LT(test::nmse({b->logits().begin(), b->logits().end()}, {m.want.end() - static_cast<std::ptrdiff_t>(n_vocab), m.want.end()}), 1e-5);
         }
     test::fs::remove(path);
 }
@@ -272,8 +262,8 @@ TEST_F(DeviceModel, TheValidationLayerHasNothingToSay) {
             const Status ran = s.run_all(logits);
             ASSERT_TRUE(ran.ok()) << ran.error().message;
             if (format == kernels::KvFormat::F16) {
-                EXPECT_LT(nmse(logits, m.want), 7e-4) << m.file;
-                EXPECT_GT(nmse(logits, m.want), 1e-6) << m.file << ": activations were not rounded, so the integer path did not run";
+                EXPECT_LT(test::nmse(logits, m.want), 7e-4) << m.file;
+                EXPECT_GT(test::nmse(logits, m.want), 1e-6) << m.file << ": activations were not rounded, so the integer path did not run";
             }
             ASSERT_TRUE(s.append(std::span(m.ids).first(1)).ok());
             ASSERT_TRUE(s.run().ok());
