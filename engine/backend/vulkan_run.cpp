@@ -45,7 +45,7 @@ struct List {
 
 std::uint32_t n_pages(std::int64_t tokens, std::int64_t page) { return static_cast<std::uint32_t>((tokens + page - 1) / page); }
 
-/// Positions of a part of what a lone token at `pos` sees from `first` on: multiples of a span, and few enough parts.
+/// Positions of a part of what is seen from `first` to `pos`: multiples of a span, and few enough parts.
 std::int32_t part_length(std::int32_t first, std::int32_t pos, std::uint32_t max_parts) {
     const std::int32_t spans = pos / kSpan - first / kSpan + 1;
     return (spans + static_cast<std::int32_t>(max_parts) - 1) / static_cast<std::int32_t>(max_parts) * kSpan;
@@ -178,7 +178,7 @@ struct Writer {
         return where;
     }
 
-    /// Lone tokens in parts of their positions, others in tiles of tokens that see the same positions quantized.
+    /// Lone tokens, or tiles of tokens that see the same positions quantized, over parts of their positions.
     void attention(const SeqChunk& c, const Where& where) {
         for (std::uint32_t i = 0; i < c.n_tokens;) {
             const std::uint32_t first = c.first + i;
@@ -192,7 +192,7 @@ struct Writer {
 
     void tile(std::uint32_t first, std::uint32_t n, bool wide, std::int32_t border, const Where& where) {
         const std::int32_t least = info[first].first, end = info[first + n - 1].pos + 1, sink = KvTiers::kSink;
-        const std::int32_t length = wide ? end : part_length(least, end - 1, RunBlock::max_parts(bucket));
+        const std::int32_t length = part_length(least, end - 1, RunBlock::max_parts(bucket));
         const std::uint32_t slot = slots;
         const auto add = [&](bool old, std::int32_t begin, std::int32_t stop, vulkan::uint table, std::int32_t origin, std::uint32_t source) {
             segments[(old ? 2 : 0) + (wide ? 1 : 0)].add({first, n, begin, stop, table, origin, source, slots});

@@ -32,7 +32,7 @@ struct RunLayout {
 
 class RunBlock {
 public:
-    /// Most parts that a lone token's positions are cut into, in a bucket: many tokens give enough groups as they are.
+    /// Most parts that a token's positions are cut into, in a bucket: many tokens give enough groups as they are.
     static std::uint32_t max_parts(std::uint32_t bucket) { return std::clamp(128 / bucket, 1u, 32u); }
     /// Rows of partial results that a bucket needs at most; with two tiers also for the first positions and what borders cut.
     static std::uint32_t max_slots(std::uint32_t bucket, const KvTiers& tiers) { return bucket * (max_parts(bucket) + (tiers.on ? 3 : 0)); }
