@@ -22,7 +22,8 @@ void put(uint at, uint k, vec4 v) {
 void main() {
     const uint b = gl_GlobalInvocationID.x >> 2, g = gl_GlobalInvocationID.x & 3, i = gl_WorkGroupID.y;
     if (32 * b >= args.n_k || i >= U1(args.run).v[0]) return;
-    const uint token = U1(args.run).v[U1(args.run).v[4] + i], row = token - args.first_row;   // RunHeader: n_tokens, tokens
+    // RunHeader: word 0 is n_tokens, word 4 where they are.
+    const uint token = U1(args.run).v[U1(args.run).v[4] + i], row = token - args.first_row;
     if (token < args.first_row || row >= args.n_rows) return;
     const uint p = row / 16 * args.panel_stride, rq = row % 16 / 4, r4 = row % 4;
     vec4 w[8];

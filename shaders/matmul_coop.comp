@@ -98,7 +98,8 @@ void main() {
             [[unroll]] for (uint k4 = 0; k4 < 8; k4 += 4) {   // 16 values
                 MatrixX mx[2];
                 [[unroll]] for (uint j = 0; j < 2; ++j)
-                    coopMatLoad(mx[j], tile_x, (sub_col + 16 * j) * PITCH + k4, PITCH, gl_CooperativeMatrixLayoutColumnMajor);
+                    coopMatLoad(mx[j], tile_x, (sub_col + 16 * j) * PITCH + k4, PITCH,
+                                gl_CooperativeMatrixLayoutColumnMajor);
                 [[unroll]] for (uint i = 0; i < 4; ++i) {
                     MatrixW mw;
                     coopMatLoad(mw, tile_w, (sub_row + 16 * i) * PITCH + k4, PITCH, gl_CooperativeMatrixLayoutRowMajor);

@@ -93,8 +93,10 @@ void multiply(uint first, Head h, Raw r, uint b, uint g, uint col0, uint n_cols)
     [[unroll]] for (uint c = 0; c < COLS; ++c) {
         if (COLS > 1 && c >= n_cols) continue;
         const uint k = 32 * b + 4 * g;
-        if (WHOLE == 0) multiply_column(first + c * MATRICES, h, r, w, activations_below(col0 + c, k), activations_below(col0 + c, k + 16));
-        else multiply_column(first + c * MATRICES, h, r, w, activations(col0 + c, k), activations(col0 + c, k + 16));
+        const bool whole = WHOLE != 0;
+        const vec4 xl = whole ? activations(col0 + c, k) : activations_below(col0 + c, k);
+        const vec4 xh = whole ? activations(col0 + c, k + 16) : activations_below(col0 + c, k + 16);
+        multiply_column(first + c * MATRICES, h, r, w, xl, xh);
     }
 }
 #endif
@@ -116,7 +118,8 @@ void sum_panel(uint p, uint split, uint rq, uint g, uint col0, uint n_cols) {
             [[unroll]] for (uint u = 0; u < UNROLL; ++u) r[m * UNROLL + u] = fetch_block(w, p, b + u, rq, g);
         }
         [[unroll]] for (uint u = 0; u < UNROLL; ++u)
-            [[unroll]] for (uint m = 0; m < MATRICES; ++m) multiply(m, h[m], r[m * UNROLL + u], b + u, g, col0, n_cols);
+            [[unroll]] for (uint m = 0; m < MATRICES; ++m)
+                multiply(m, h[m], r[m * UNROLL + u], b + u, g, col0, n_cols);
     }
 }
 
@@ -159,7 +162,8 @@ void main() {
             }
             const uint column = a0 / MATRICES + c;
             if (column >= n_cols) continue;
-            finish(MATRICES == 1 ? sum[0] : glu(sum[0], sum[MATRICES - 1]), 16 * (panel0 + local) + 4 * row4, col0 + column);
+            const vec4 y = MATRICES == 1 ? sum[0] : glu(sum[0], sum[MATRICES - 1]);
+            finish(y, 16 * (panel0 + local) + 4 * row4, col0 + column);
         }
     }
 }

@@ -21,13 +21,22 @@ std::string module_name(std::string_view kernel, DType t) {
     return name;
 }
 
+bool is_built(std::string_view module) {
+    return std::any_of(modules().begin(), modules().end(), [&](const ModuleInfo& m) { return m.name == module; });
+}
+
 std::string_view kernel_name(MatmulKind kind) {
     switch (kind) {
-        case MatmulKind::matvec: return "matvec";
-        case MatmulKind::matvec_dot: return "matvec_dot";
-        case MatmulKind::matmul: return "matmul";
-        case MatmulKind::matmul_dot: return "matmul_dot";
-        case MatmulKind::matmul_coop: return "matmul_coop";
+        case MatmulKind::matvec:
+            return "matvec";
+        case MatmulKind::matvec_dot:
+            return "matvec_dot";
+        case MatmulKind::matmul:
+            return "matmul";
+        case MatmulKind::matmul_dot:
+            return "matmul_dot";
+        case MatmulKind::matmul_coop:
+            return "matmul_coop";
     }
     return {};
 }
@@ -45,13 +54,14 @@ void plan_matvec(KernelPlan& plan, DType t, std::uint32_t n_rows, std::uint32_t 
                  const DeviceInfo& device) {
     const std::uint32_t n_panels = (n_rows + kPanelRows - 1) / kPanelRows, n_matrices = glu == Glu::none ? 1 : 2;
     const std::uint32_t cols = std::bit_ceil(std::clamp(max_cols, 1u, kMatvecCols));
-    const std::uint32_t steps = unroll(t, n_k, n_matrices * cols), n_runs = (n_k + kBlock * steps - 1) / (kBlock * steps);
-    const std::uint32_t most = std::min(256u, std::max(64u, device.max_invocations)) / 16;   // teams of a workgroup
+    const std::uint32_t steps = unroll(t, n_k, n_matrices * cols),
+                        n_runs = (n_k + kBlock * steps - 1) / (kBlock * steps);
+    const std::uint32_t most = std::min(256u, std::max(64u, device.max_invocations)) / 16;  // teams of a workgroup
     // As many teams on a panel as fill the device, but none without a run of its own.
     const std::uint32_t wanted = std::bit_ceil(std::max(4u, kWantedThreads / 16 / n_panels));
     const std::uint32_t splits = std::min({wanted, most, std::bit_floor(n_runs)});
     const std::uint32_t panels = std::min(std::max(1u, 4 / splits), std::bit_ceil(n_panels));
-    plan.constants = {16 * splits * panels, splits,     panels, cols, steps, n_matrices, glu == Glu::geglu ? 1u : 0u,
+    plan.constants = {16 * splits * panels,       splits, panels, cols, steps, n_matrices, glu == Glu::geglu ? 1u : 0u,
                       n_k % kBlock == 0 ? 1u : 0u};
     plan.groups_x = (n_panels + panels - 1) / panels;
     plan.cols_per_group = cols;
@@ -85,20 +95,27 @@ MatmulKind choose_matmul(DType t, std::uint32_t max_cols, std::uint32_t features
     const bool dot = rounded && (features & kIntegerDot) != 0 && !is_float(t);
     if (max_cols <= kMatvecCols) return dot ? MatmulKind::matvec_dot : MatmulKind::matvec;
     constexpr std::uint32_t kMatrixUnits = kCoopmat | kFloat16 | kSubgroupSize;
-    if ((features & kMatrixUnits) == kMatrixUnits) return MatmulKind::matmul_coop;
+    if ((features & kMatrixUnits) == kMatrixUnits && is_built(module_name("matmul_coop", t)))
+        return MatmulKind::matmul_coop;
     return dot ? MatmulKind::matmul_dot : MatmulKind::matmul;
 }
 
-KernelPlan plan_matmul(MatmulKind kind, DType t, std::uint32_t n_rows, std::uint32_t n_k, std::uint32_t max_cols, Glu glu,
-                       const DeviceInfo& device) {
+KernelPlan plan_matmul(MatmulKind kind, DType t, std::uint32_t n_rows, std::uint32_t n_k, std::uint32_t max_cols,
+                       Glu glu, const DeviceInfo& device) {
     KernelPlan plan;
     plan.module = module_name(kernel_name(kind), t);
     switch (kind) {
         case MatmulKind::matvec:
-        case MatmulKind::matvec_dot: plan_matvec(plan, t, n_rows, n_k, max_cols, glu, device); break;
+        case MatmulKind::matvec_dot:
+            plan_matvec(plan, t, n_rows, n_k, max_cols, glu, device);
+            break;
         case MatmulKind::matmul:
-        case MatmulKind::matmul_dot: plan_tiles(plan, n_rows, max_cols, device); break;
-        case MatmulKind::matmul_coop: plan_coop(plan, n_rows, max_cols, device); break;
+        case MatmulKind::matmul_dot:
+            plan_tiles(plan, n_rows, max_cols, device);
+            break;
+        case MatmulKind::matmul_coop:
+            plan_coop(plan, n_rows, max_cols, device);
+            break;
     }
     return plan;
 }
@@ -106,7 +123,7 @@ KernelPlan plan_matmul(MatmulKind kind, DType t, std::uint32_t n_rows, std::uint
 KernelPlan plan_embed(DType t, std::uint32_t n_k) {
     KernelPlan plan;
     plan.module = module_name("embed", t);
-    plan.groups_x = ((n_k + kBlock - 1) / kBlock * 4 + 63) / 64;   // a thread takes a quarter of a block
+    plan.groups_x = ((n_k + kBlock - 1) / kBlock * 4 + 63) / 64;  // a thread takes a quarter of a block
     return plan;
 }
 

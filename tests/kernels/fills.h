@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights and activations that the tests of matrix products are given, on the CPU and on GPUs.
+// Weights and activations that the tests of matrix products are given, on the CPU and on devices.
 #pragma once
 
 #include "formats/dtype.h"
@@ -9,7 +9,7 @@ namespace quern::kernels::test {
 
 enum class Fill { normal, ramp, zero, one_hot, saturating, cancelling, subnormal, raw };
 inline constexpr Fill kFills[] = {Fill::normal,     Fill::ramp,       Fill::zero,      Fill::one_hot,
-                           Fill::saturating, Fill::cancelling, Fill::subnormal, Fill::raw};
+                                  Fill::saturating, Fill::cancelling, Fill::subnormal, Fill::raw};
 
 inline bool is_quant(const QuantInfo& q) { return q.block_elements > 1; }
 

@@ -16,7 +16,7 @@ protected:
         header.tokens = sizeof(RunHeader) / 4;
         std::memcpy(block.data(), &header, sizeof header);
         block.insert(block.end(), tokens.begin(), tokens.end());
-        block.resize(block.size() + groups_y, 0);   // tokens that are none
+        block.resize(block.size() + groups_y, 0);  // tokens that are none
         const Buffer w = upload(m.panels), run_block = upload(block);
         const Buffer y = upload(std::vector<float>(std::size_t{groups_y} * stride, kCanary));
         EmbedPush push{};
@@ -48,8 +48,10 @@ TEST_F(VulkanEmbed, GivesTheDecodedRows) {
                 for (std::uint32_t j = 0; j < stride; ++j) {
                     const float want = i < tokens.size() && j < k ? m.weights[tokens[i] * k + j] : kCanary;
                     // The subnormal numbers of F32 itself may be flushed to zero.
-                    if (std::fabs(want) >= std::numeric_limits<float>::min()) ASSERT_EQ(y[i * stride + j], want) << i << ", " << j;
-                    else ASSERT_LT(std::fabs(y[i * stride + j]), std::numeric_limits<float>::min()) << i << ", " << j;
+                    if (std::fabs(want) >= std::numeric_limits<float>::min())
+                        ASSERT_EQ(y[i * stride + j], want) << i << ", " << j;
+                    else
+                        ASSERT_LT(std::fabs(y[i * stride + j]), std::numeric_limits<float>::min()) << i << ", " << j;
                 }
             }
         }
@@ -67,7 +69,8 @@ TEST_F(VulkanEmbed, PartsOfAMatrixGiveTheirTokensOnly) {
 
 class VulkanQuantize : public MatrixTest {};
 
-/// kernels/cpu/ops/quantize_act.inl, but for what a device's division rounds otherwise (2.5 ulp by the rules of Vulkan).
+/// kernels/cpu/ops/quantize_act.inl, but for what a device's division rounds otherwise (2.5 ulp by the rules of
+/// Vulkan).
 TEST_F(VulkanQuantize, RoundsAsTheDefinitionSays) {
     for (const std::uint32_t n : {32u, 96u, 2080u}) {
         for (const Fill fill : kFills) {
@@ -78,7 +81,8 @@ TEST_F(VulkanQuantize, RoundsAsTheDefinitionSays) {
                 for (float& v : in) v = std::ldexp(v, static_cast<int>(rng() % 200) - 130);
             in[n + 3] = std::numeric_limits<float>::quiet_NaN();
             const ActLayout at(n);
-            const Buffer x = upload(in), q = upload(std::vector<std::byte>((n_cols + 1) * 2 * at.bytes, std::byte{0x5a}));
+            const Buffer x = upload(in),
+                         q = upload(std::vector<std::byte>((n_cols + 1) * 2 * at.bytes, std::byte{0x5a}));
             QuantizePush push{};
             push.x = x.address();
             push.q = q.address();
@@ -95,7 +99,8 @@ TEST_F(VulkanQuantize, RoundsAsTheDefinitionSays) {
                 std::memcpy(&v, out.data() + offset, sizeof(T));
                 return v;
             };
-            for (std::size_t i = n_cols * 2 * at.bytes; i < out.size(); ++i) ASSERT_EQ(out[i], std::byte{0x5a}) << "wrote past the columns";
+            for (std::size_t i = n_cols * 2 * at.bytes; i < out.size(); ++i)
+                ASSERT_EQ(out[i], std::byte{0x5a}) << "wrote past the columns";
             for (std::uint32_t c = 0; c < n_cols; ++c) {
                 for (std::uint32_t b = 0; b < n / 32; ++b) {
                     const float* v = in.data() + c * n + 32 * b;
@@ -107,7 +112,9 @@ TEST_F(VulkanQuantize, RoundsAsTheDefinitionSays) {
                         const float d = number(0.0f, p + at.d + 4 * b);
                         // Of the second term, amax itself is what the device's own first rounding left.
                         const double ulps = 0x1p-21;
-                        ASSERT_NEAR(d, amax / 127, amax / 127 * ulps + (term ? number(0.0f, p - at.bytes + at.d + 4 * b) * 127 * ulps : 0) + 1e-37);
+                        ASSERT_NEAR(d, amax / 127,
+                                    amax / 127 * ulps +
+                                        (term ? number(0.0f, p - at.bytes + at.d + 4 * b) * 127 * ulps : 0) + 1e-37);
                         std::int32_t sums[2] = {0, 0};
                         for (std::uint32_t i = 0; i < 32; ++i) {
                             const int code = number(std::int8_t{}, p + 32 * b + i);
@@ -118,10 +125,12 @@ TEST_F(VulkanQuantize, RoundsAsTheDefinitionSays) {
                             } else if (amax < 0x1p-101) {
                                 ASSERT_EQ(code, 0);
                             } else if (amax > 0x1p-99 && term == 0) {
-                                ASSERT_NEAR(code, left[i] * 127 / amax, 0.5 + 127 * ulps) << "column " << c << " value " << 32 * b + i;
+                                ASSERT_NEAR(code, left[i] * 127 / amax, 0.5 + 127 * ulps)
+                                    << "column " << c << " value " << 32 * b + i;
                             } else if (amax > 0x1p-99 && term == 1) {
                                 // Both terms together: within half a step of the second, and the first's own rounding.
-                                ASSERT_NEAR(code * double{d}, left[i], 0.5 * d + std::fabs(double{v[i]}) * 0x1p-23 + amax * 127 * ulps);
+                                ASSERT_NEAR(code * double{d}, left[i],
+                                            0.5 * d + std::fabs(double{v[i]}) * 0x1p-23 + amax * 127 * ulps);
                             }
                             left[i] -= code * double{d};
                         }

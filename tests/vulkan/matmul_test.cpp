@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products on a device: every type by every kernel, against double arithmetic over the decoded weights and the same
-// activations, rounded where the kernel takes rounded ones.
+// Matrix products on a device: every type by every kernel, against double arithmetic over the decoded weights and the
+// same activations, rounded where the kernel takes rounded ones.
 #include <algorithm>
 #include <cctype>
 
@@ -9,16 +9,18 @@
 namespace quern::vulkan::test {
 namespace {
 
-struct Kernel_ {
+struct MatrixKernel {
     MatmulKind kind;
     const char* name;
 };
-constexpr Kernel_ kKernels[] = {{MatmulKind::matvec, "matvec"},         {MatmulKind::matvec_dot, "matvec_dot"},
-                                {MatmulKind::matmul, "matmul"},         {MatmulKind::matmul_dot, "matmul_dot"},
-                                {MatmulKind::matmul_coop, "matmul_coop"}};
+constexpr MatrixKernel kKernels[] = {{MatmulKind::matvec, "matvec"},
+                                     {MatmulKind::matvec_dot, "matvec_dot"},
+                                     {MatmulKind::matmul, "matmul"},
+                                     {MatmulKind::matmul_dot, "matmul_dot"},
+                                     {MatmulKind::matmul_coop, "matmul_coop"}};
 bool is_matvec(MatmulKind k) { return k == MatmulKind::matvec || k == MatmulKind::matvec_dot; }
 
-class VulkanMatmul : public MatrixTest, public testing::WithParamInterface<Kernel_> {
+class VulkanMatmul : public MatrixTest, public testing::WithParamInterface<MatrixKernel> {
 protected:
     void SetUp() override {
         MatrixTest::SetUp();
@@ -26,25 +28,31 @@ protected:
         if (takes_rounded(kind()) && !device().has(kIntegerDot))
             GTEST_SKIP() << device().info().name << " has no packed integer dot product";
         if (kind() != MatmulKind::matmul_coop) return;
-        if (!device().has(kCoopmat) || !device().has(kSubgroupSize))
+        if (!device().has(kCoopmat) || !device().has(kFloat16) || !device().has(kSubgroupSize))
             GTEST_SKIP() << device().info().name << " has no cooperative matrices (16 x 16 x 16, F16 to F32)";
         for (const std::string_view missing : missing_modules())
             if (missing.starts_with("matmul_coop")) GTEST_SKIP() << missing;
     }
     static MatmulKind kind() { return GetParam().kind; }
     static bool takes(const QuantInfo& q) { return is_quant(q) || !takes_rounded(kind()); }
+    /// Raw MXFP4 has scales up to 2^63, beyond F16.
+    static bool takes(const QuantInfo& q, Fill fill) {
+        return takes(q) && !(kind() == MatmulKind::matmul_coop && q.type == DType::MXFP4 && fill == Fill::raw);
+    }
     Columns columns(Fill fill, std::uint32_t k, std::uint32_t n) {
         return Columns(floats(fill, std::size_t{k} * n), k, n, takes_rounded(kind()));
     }
-    static std::uint32_t depth(const QuantInfo& q) { return q.block_elements == 1 ? 300 : q.block_elements == 32 ? 288 : 512; }
+    static std::uint32_t depth(const QuantInfo& q) {
+        return q.block_elements == 1 ? 300 : q.block_elements == 32 ? 288 : 512;
+    }
     static constexpr std::uint32_t kFewCols = 3, kManyCols = 17;
     static std::uint32_t cols() { return is_matvec(kind()) ? kFewCols : kManyCols; }
 };
 
 TEST_P(VulkanMatmul, IsRightForEveryFill) {
     for (const QuantInfo& q : all_types()) {
-        if (!takes(q)) continue;
         for (const Fill fill : kFills) {
+            if (!takes(q, fill)) continue;
             const std::uint32_t k = depth(q);
             SCOPED_TRACE(label(q, 33, k, cols(), static_cast<int>(fill)));
             const Matrix m(q, fill, 33, k, rng);
@@ -57,21 +65,23 @@ TEST_P(VulkanMatmul, IsRightForEveryFill) {
 
 /// Remainders of rows, columns and depth; each type meets every number of columns, and most rows and depths.
 TEST_P(VulkanMatmul, IsRightForEveryRemainder) {
-    const std::vector<std::uint32_t> columns_ = is_matvec(kind()) ? std::vector<std::uint32_t>{1, 2, 3, 5, 8, 16, 19}
-                                                                  : std::vector<std::uint32_t>{17, 64, 100};
+    const std::vector<std::uint32_t> columns_ =
+        is_matvec(kind()) ? std::vector<std::uint32_t>{1, 2, 3, 5, 8, 16, 19} : std::vector<std::uint32_t>{17, 64, 100};
     const std::uint32_t rows_[] = {1, 15, 16, 17, 33, 70, 129};
     std::size_t turn = 0;
     for (const QuantInfo& q : all_types()) {
         if (!takes(q)) continue;
-        const std::vector<std::uint32_t> depths = q.block_elements == 1    ? std::vector<std::uint32_t>{1, 31, 32, 130}
-                                                  : q.block_elements == 32 ? std::vector<std::uint32_t>{32, 96, 160, 416}
-                                                                           : std::vector<std::uint32_t>{256, 768};
+        const std::vector<std::uint32_t> depths = q.block_elements == 1 ? std::vector<std::uint32_t>{1, 31, 32, 130}
+                                                  : q.block_elements == 32
+                                                      ? std::vector<std::uint32_t>{32, 96, 160, 416}
+                                                      : std::vector<std::uint32_t>{256, 768};
         for (const std::uint32_t n_cols : columns_) {
             // Pipelines for many columns take lavapipe long: those of a type share a depth.
-            const std::uint32_t rows = rows_[turn % std::size(rows_)], k = n_cols <= 3 ? depths[turn % depths.size()] : depth(q);
+            const std::uint32_t rows = rows_[turn % std::size(rows_)],
+                                k = n_cols <= 3 ? depths[turn % depths.size()] : depth(q);
             ++turn;
             SCOPED_TRACE(label(q, rows, k, n_cols, static_cast<int>(kind())));
-            const Matrix m(q, turn % 3 == 0 ? Fill::raw : Fill::normal, rows, k, rng);
+            const Matrix m(q, turn % 3 == 0 && takes(q, Fill::raw) ? Fill::raw : Fill::normal, rows, k, rng);
             const Columns x = columns(Fill::normal, k, n_cols);
             expect_near(kind(), m, x, multiply(kind(), m, x));
             if (HasFailure()) return;
@@ -104,8 +114,8 @@ TEST_P(VulkanMatmul, BiasThenOldValueAreAdded) {
     }
 }
 
-/// The run block says how many columns there are; groups for more write nothing, and a result has the same bits whatever
-/// stands beside it.
+/// The run block says how many columns there are; groups for more write nothing, and a result has the same bits
+/// whatever stands beside it.
 TEST_P(VulkanMatmul, TakesAsManyColumnsAsTheRunHas) {
     for (const DType t : {DType::Q4_0, DType::Q6_K, DType::F16}) {
         const QuantInfo& q = info(t);
@@ -126,10 +136,12 @@ TEST_P(VulkanMatmul, TakesAsManyColumnsAsTheRunHas) {
         for (const std::uint32_t some : {1u, 2u, 5u}) {
             ProductOptions o;
             o.max_cols = most;
-            const Columns xs(std::vector<float>(x.begin() + k, x.begin() + k * (1 + some)), k, some, takes_rounded(kind()));
+            const Columns xs(std::vector<float>(x.begin() + k, x.begin() + k * (1 + some)), k, some,
+                             takes_rounded(kind()));
             const std::vector<float> y = multiply(kind(), m, xs, o);
             ASSERT_EQ(y.size(), rows * some);
-            EXPECT_EQ(std::memcmp(y.data(), all.data() + rows, y.size() * sizeof(float)), 0) << some << " columns alone";
+            EXPECT_EQ(std::memcmp(y.data(), all.data() + rows, y.size() * sizeof(float)), 0)
+                << some << " columns alone";
         }
     }
 }
@@ -174,7 +186,7 @@ TEST_P(VulkanMatmul, WholeNumbersAreExact) {
         for (std::size_t i = 0; i < x.size(); ++i)
             x[i] = i % 32 == 7 ? 127.0f : i % 3 == 0 ? static_cast<float>(static_cast<int>(rng() % 5) - 2) : 0.0f;
         const Matrix m(q, w, rows, k);
-        if (kind() == MatmulKind::matmul_coop &&   // weights of K types with two scales may need more than 11 bits
+        if (kind() == MatmulKind::matmul_coop &&  // weights of K types may need more than 11 bits
             std::any_of(m.weights.begin(), m.weights.end(), [](float v) { return std::fabs(v) > 2048; }))
             continue;
         const Columns xs(x, k, n, takes_rounded(kind()));
@@ -193,11 +205,13 @@ TEST_P(VulkanMatmul, WholeNumbersAreExact) {
 TEST_P(VulkanMatmul, OneChangedWeightBitFailsTheCheck) {
     for (const QuantInfo& q : all_types()) {
         if (!takes(q)) continue;
+        // Rounding to F16 hides a step of a code where there are many of them, or many values.
+        if (kind() == MatmulKind::matmul_coop && q.type != DType::Q4_0 && q.type != DType::Q4_1) continue;
         const std::uint32_t k = q.block_elements == 256 ? 256 : 32, rows = 16, n = is_matvec(kind()) ? 1 : 17;
         SCOPED_TRACE(q.name);
         const Matrix m(q, Fill::normal, rows, k, rng);
         std::vector<float> v = floats(Fill::normal, std::size_t{k} * n);
-        for (float& f : v) f += std::copysign(1.0f, f);   // none rounds to zero
+        for (float& f : v) f += std::copysign(1.0f, f);  // none rounds to zero
         const Columns x(v, k, n, takes_rounded(kind()));
         const std::vector<float> y = multiply(kind(), m, x);
         expect_near(kind(), m, x, y);
@@ -213,7 +227,8 @@ TEST_P(VulkanMatmul, OneChangedWeightBitFailsTheCheck) {
             if (y[i] == z[i]) continue;
             ++n_changed;
             double size = 0;
-            for (std::uint32_t j = 0; j < k; ++j) size += std::fabs(m.weights[i % rows * k + j] * x(static_cast<std::uint32_t>(i / rows), j));
+            for (std::uint32_t j = 0; j < k; ++j)
+                size += std::fabs(m.weights[i % rows * k + j] * x(static_cast<std::uint32_t>(i / rows), j));
             least = std::min(least, std::fabs(double{z[i]} - y[i]) / (2 * roundings(kind(), m) * 0x1p-24 * size));
         }
         EXPECT_EQ(n_changed, n) << "one row changes, in every column";
@@ -221,7 +236,7 @@ TEST_P(VulkanMatmul, OneChangedWeightBitFailsTheCheck) {
     }
 }
 
-std::string kernel_label(const testing::TestParamInfo<Kernel_>& i) { return i.param.name; }
+std::string kernel_label(const testing::TestParamInfo<MatrixKernel>& i) { return i.param.name; }
 INSTANTIATE_TEST_SUITE_P(Kernels, VulkanMatmul, testing::ValuesIn(kKernels), kernel_label);
 
 class VulkanGlu : public MatrixTest {};
@@ -245,10 +260,13 @@ TEST_F(VulkanGlu, IsTheGluOfTwoProducts) {
                 ASSERT_EQ(y.size(), a.size());
                 for (std::size_t i = 0; i < y.size(); ++i) {
                     const double g = a[i], u = b[i];
-                    const double f = glu == Glu::swiglu ? g / (1 + std::exp(-g))
-                                                        : g / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+                    const double f = glu == Glu::swiglu
+                                         ? g / (1 + std::exp(-g))
+                                         : g / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
                     // exp of the Vulkan rules errs by 3 + 2 |g| ulp, the sums may be split otherwise than a and b's.
-                    ASSERT_NEAR(y[i], f * u, (16 + 4 * std::fabs(g) + gate.n_k / 4.0) * 0x1p-23 * (std::fabs(f * u) + std::fabs(g) + std::fabs(u)))
+                    ASSERT_NEAR(y[i], f * u,
+                                (16 + 4 * std::fabs(g) + gate.n_k / 4.0) * 0x1p-23 *
+                                    (std::fabs(f * u) + std::fabs(g) + std::fabs(u)))
                         << "element " << i << " gate " << g << " up " << u;
                 }
             }

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <limits>
 
+#include "formats/dtype.h"
 #include "kernels/vulkan/args.h"
 #include "kernels/vulkan/matmul.h"
-#include "formats/dtype.h"
 #include "tests/kernels/fills.h"
 #include "tests/vulkan/support.h"
 
@@ -24,12 +24,15 @@ inline constexpr float kCanary = 12345.5f;
 struct Matrix {
     const QuantInfo& q;
     std::uint32_t n_rows, n_k;
-    std::vector<float> weights;      // [n_rows][n_k], decoded
+    std::vector<float> weights;  // [n_rows][n_k], decoded
     std::vector<std::byte> panels;
-    std::size_t panel_stride;        // bytes
+    std::size_t panel_stride;  // bytes
 
     Matrix(const QuantInfo& type, const std::vector<std::byte>& rows, std::uint32_t rows_n, std::uint32_t k)
-        : q(type), n_rows(rows_n), n_k(k), weights(std::size_t{rows_n} * k),
+        : q(type),
+          n_rows(rows_n),
+          n_k(k),
+          weights(std::size_t{rows_n} * k),
           panel_stride(kernels::panel_bytes(type.type, k)) {
         const std::size_t row = row_bytes(q.type, n_k).value();
         q.decode(rows.data(), weights.data(), weights.size());
@@ -42,21 +45,27 @@ struct Matrix {
         : Matrix(type, kernels::test::weight_rows(type, fill, rows_n, k, rng), rows_n, k) {}
 };
 
-/// Columns as a kernel takes them: floats with NaN behind each row, or rounded by the scalar table. Column n_cols is NaN.
+/// Columns as a kernel takes them: floats with NaN behind each row, or rounded by the scalar table. Column n_cols is
+/// NaN.
 struct Columns {
     std::uint32_t n_k, n_cols;
     bool rounded;
-    std::size_t stride;              // bytes
+    std::size_t stride;  // bytes
     std::vector<std::byte> bytes;
 
     Columns(const std::vector<float>& x, std::uint32_t k, std::uint32_t n, bool rounded_)
-        : n_k(k), n_cols(n), rounded(rounded_), stride(rounded_ ? ActLayout(k).bytes : (k + 3) / 4 * 16),
+        : n_k(k),
+          n_cols(n),
+          rounded(rounded_),
+          stride(rounded_ ? ActLayout(k).bytes : (k + 3) / 4 * 16),
           bytes((n + 1) * stride) {
         const float nan = std::numeric_limits<float>::quiet_NaN();
         for (std::size_t at = 0; at < bytes.size(); at += 4) std::memcpy(bytes.data() + at, &nan, 4);
         for (std::uint32_t c = 0; c < n; ++c) {
-            if (rounded) kernels::test::scalar_table().quantize_act(x.data() + std::size_t{c} * k, 0, k, k, column(c));
-            else std::memcpy(column(c), x.data() + std::size_t{c} * k, k * sizeof(float));
+            if (rounded)
+                kernels::test::scalar_table().quantize_act(x.data() + std::size_t{c} * k, 0, k, k, column(c));
+            else
+                std::memcpy(column(c), x.data() + std::size_t{c} * k, k * sizeof(float));
         }
     }
     std::byte* column(std::uint32_t c) { return bytes.data() + c * stride; }
@@ -70,14 +79,14 @@ struct Columns {
 };
 
 struct ProductOptions {
-    const float* bias = nullptr;     // [n_rows]
-    std::vector<float> old;          // [n_cols][n_rows]: added to
+    const float* bias = nullptr;  // [n_rows]
+    std::vector<float> old;       // [n_cols][n_rows]: added to
     const Matrix* up = nullptr;
     Glu glu = Glu::none;
     std::uint32_t cols_from = QUERN_COLS_PUSHED;
-    std::uint32_t dispatched = 0;    // columns for which groups are made, if more than there are
-    std::uint32_t max_cols = 0;      // that the plan is made for, if more
-    std::uint32_t first_panel = 0, n_panels = 0;   // a part of the matrix; 0: all
+    std::uint32_t dispatched = 0;                 // columns for which groups are made, if more than there are
+    std::uint32_t max_cols = 0;                   // that the plan is made for, if more
+    std::uint32_t first_panel = 0, n_panels = 0;  // a part of the matrix; 0: all
 };
 
 class MatrixTest : public DeviceTest {
@@ -143,17 +152,21 @@ protected:
     }
 
     static double roundings(MatmulKind kind, const Matrix& m) {
-        // matvec: a thread of four sums two blocks' quarters at most each by four multiply-adds, the halves' sum, scale and
-        // minimum, eight roundings; then four quarters and up to 16 splits, bias and old value. matmul: one chain over k
-        // (with codes: scales, minima, two halves), and three in the making of a weight.
+        // matvec: a thread of four sums two blocks' quarters at most each by four multiply-adds, the halves' sum, scale
+        // and minimum, eight roundings; then four quarters and up to 16 splits, bias and old value. matmul: one chain
+        // over k (with codes: scales, minima, two halves), and three in the making of a weight.
         const double reduce = 24;
         switch (kind) {
             case MatmulKind::matvec:
-            case MatmulKind::matvec_dot: return m.n_k / 4.0 + 8 + reduce;
-            case MatmulKind::matmul: return m.n_k + 3 + 2;
-            case MatmulKind::matmul_dot: return m.n_k / 4.0 + 4;
+            case MatmulKind::matvec_dot:
+                return m.n_k / 4.0 + 8 + reduce;
+            case MatmulKind::matmul:
+                return m.n_k + 3 + 2;
+            case MatmulKind::matmul_dot:
+                return m.n_k / 4.0 + 4;
             // Both factors rounded to 11 bits; matrix units may add with less than F32's care: twice a chain.
-            case MatmulKind::matmul_coop: return 2 * 0x1p13 + 2.0 * m.n_k;
+            case MatmulKind::matmul_coop:
+                return 2 * 0x1p13 + 2.0 * m.n_k;
         }
         return 0;
     }
@@ -163,13 +176,16 @@ protected:
         ASSERT_EQ(y.size(), std::size_t{m.n_rows} * x.n_cols);
         for (std::uint32_t c = 0; c < x.n_cols; ++c) {
             for (std::uint32_t r = 0; r < m.n_rows; ++r) {
-                double want = 0, size = 0;
+                double want = 0, size = 0, subnormal = 1e-37;
                 for (std::uint32_t k = 0; k < m.n_k; ++k) {
-                    const double term = m.weights[std::size_t{r} * m.n_k + k] * x(c, k);
+                    const double w = m.weights[std::size_t{r} * m.n_k + k], term = w * x(c, k);
                     want += term;
                     size += std::fabs(term);
+                    // F16 has steps of 2^-24 at its small end.
+                    if (kind == MatmulKind::matmul_coop)
+                        subnormal += 0x1p-25 * (std::fabs(w) + std::fabs(x(c, k)) + 0x1p-25);
                 }
-                ASSERT_NEAR(y[std::size_t{c} * m.n_rows + r], want, roundings(kind, m) * 0x1p-24 * size + 1e-37)
+                ASSERT_NEAR(y[std::size_t{c} * m.n_rows + r], want, roundings(kind, m) * 0x1p-24 * size + subnormal)
                     << "row " << r << " column " << c;
             }
         }
