@@ -20,6 +20,10 @@ protected:
         ADD_FAILURE() << d.error().message;
         return nullptr;
     }
+    void TearDown() override {
+        DeviceTest::TearDown();
+        EXPECT_EQ(said_.find("validation: "), std::string::npos) << "also when the device was closed: " << said_;
+    }
     std::string said_;
 };
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -43,10 +44,15 @@ inline Result<std::unique_ptr<Device>> open(DeviceOptions o) {
 /// One device a program, closed at its end; integer dot products are on where they exist, though slow.
 struct Shared {
     std::unique_ptr<Device> device;
-    std::string skip;  // why there is none
+    std::string skip;                   // why there is none
+    std::atomic<int> n_complaints = 0;  // of the validation layer
     Shared() {
         DeviceOptions o = options();
         o.force_integer_dot = true;
+        o.log = [this, print = o.log](const std::string& line) {
+            print(line);
+            n_complaints += line.rfind("validation: ", 0) == 0;
+        };
         Result<std::unique_ptr<Device>> made = open(o);
         if (made)
             device = std::move(*made);
@@ -58,6 +64,17 @@ inline Shared& shared() {
     static Shared s;
     return s;
 }
+
+/// Closes the device after the last test: the validation layer names what was not released.
+class Closing : public testing::Environment {
+    void TearDown() override {
+        if (!shared().device) return;
+        const int before = shared().n_complaints;
+        shared().device.reset();
+        EXPECT_EQ(shared().n_complaints, before) << "closing the device: the log above has the messages";
+    }
+};
+inline testing::Environment* const kClosing = testing::AddGlobalTestEnvironment(new Closing);
 
 /// Base of tests that use the program's device. Whatever the validation layer says fails the test that provoked it.
 class DeviceTest : public testing::Test {
