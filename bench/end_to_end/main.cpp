@@ -34,6 +34,7 @@ struct Flags {
     std::vector<std::uint32_t> n_prompt{512}, n_gen{128}, n_depth{0}, n_batch{512};
     std::vector<std::uint32_t> n_streams;  // not empty: -p and -n are each stream's
     std::uint32_t n_requests = 32;
+    double goal_token_ms = 0, goal_first_token_ms = 0, goal_tokens = 0;  // of --preset server; 0: none
     std::vector<std::string> prompt_and_gen;
     std::vector<int> n_threads{0};
     Repeat repeat;
@@ -162,7 +163,7 @@ private:
             auto lines = f_.preset == "memory"
                              ? memory(model, setup, threads, f_.n_depth, progress_)
                          : f_.preset == "server"
-                             ? server(model, setup, threads, f_.n_requests, f_.repeat, progress_)
+                             ? server(model, setup, threads, f_.n_requests, goals(), f_.repeat, progress_)
                          : f_.preset == "prefix"
                              ? prefix(model, setup, threads, f_.repeat, progress_)
                              : latency(model, setup, threads, f_.n_gen.front(), f_.repeat, progress_);
@@ -182,6 +183,15 @@ private:
             rows_.push_back(std::move(*row));
         }
         return {};
+    }
+
+    AdaptOptions goals() const {
+        AdaptOptions out;
+        out.token_seconds = 1e-3 * f_.goal_token_ms;
+        out.first_token_seconds = 1e-3 * f_.goal_first_token_ms;
+        out.tokens_per_second = f_.goal_tokens;
+        out.on = f_.goal_token_ms + f_.goal_first_token_ms + f_.goal_tokens > 0;
+        return out;
     }
 
     /// Measured once for each number of threads, just before the first test with it.
@@ -253,6 +263,8 @@ Status check(const Flags& f) {
         return Error{Errc::invalid_argument, "--cache-type-v: keys and values are kept in the same format"};
     if (!f.preset.empty() && !f.n_streams.empty())
         return Error{Errc::invalid_argument, "--preset and --streams do not go together"};
+    if (f.preset != "server" && f.goal_token_ms + f.goal_first_token_ms + f.goal_tokens > 0)
+        return Error{Errc::invalid_argument, "--goal-token-ms, --goal-first-token-ms and --goal-tokens are for --preset server"};
     if (f.preset == "latency" && f.n_gen.front() == 0)
         return Error{Errc::invalid_argument, "--preset latency needs -n of at least 1"};
     if (f.preset == "memory" && f.n_depth.front() == 0)
@@ -305,6 +317,12 @@ void add_flags(CLI::App& app, Flags& f) {
     app.add_option("--requests", f.n_requests, "How many requests --preset server has")
         ->check(CLI::Range(1u, kMostStreams))
         ->capture_default_str();
+    const auto goal = [&](const char* flag, double& value, const char* help) {
+        app.add_option(flag, value, help)->check(CLI::Range(0.0, 1e9))->type_name("X")->capture_default_str();
+    };
+    goal("--goal-token-ms", f.goal_token_ms, "server: the batcher is to keep the 90th percentile between two tokens below; -v tells how");
+    goal("--goal-first-token-ms", f.goal_first_token_ms, "server: and the mean time to a first token");
+    goal("--goal-tokens", f.goal_tokens, "server: at least so many generated tokens/s in all, which goes before --goal-token-ms");
     counts("-t,--threads", f.n_threads, 0, 4096, "Threads; 0: one a physical core");
     counts("-b,--batch-size", f.n_batch, 1, 4096, "Most prompt tokens in one step");
     const CLI::IsMember kv_types(kKvTypes);

@@ -58,11 +58,13 @@ Result<Run> one_after_another(const Model& model, std::span<const Request> reque
     return out;
 }
 
-Result<Run> batched(const Model& model, std::span<const Request> requests, tools::Progress& progress) {
+Result<Run> batched(const Model& model, std::span<const Request> requests, const AdaptOptions& goals,
+                    tools::Progress& progress) {
     Run out;
     BatcherOptions options;
     options.n_ctx = kMostPrompt + kMostAnswer;
     options.max_waiting = static_cast<std::uint32_t>(requests.size());
+    options.adapt = goals;
     auto batcher = Batcher::create(model, options);
     if (!batcher) return std::move(batcher).error();
     const engine::Stopwatch clock;
@@ -114,6 +116,20 @@ Line to_line(const Setup& setup, Threads threads, const Run& alone, const Run& b
     return out;
 }
 
+/// What was asked for, what came of it, and the settings that it ended with.
+void add_goals(Line& line, const AdaptOptions& goals, const BatchMetrics& m) {
+    const double token_ms = 1e3 * m.token.p90;
+    line.fields.update(Json{{"goal_token_ms", 1e3 * goals.token_seconds},
+                            {"goal_first_token_ms", 1e3 * goals.first_token_seconds},
+                            {"goal_tokens_per_second", goals.tokens_per_second},
+                            {"token_ms_p90", token_ms},
+                            {"max_running", m.max_running},
+                            {"n_prefill", m.n_prefill}});
+    line.cells.emplace_back("each p90, ms", fixed(token_ms, 1));
+    line.cells.emplace_back("generated/s", fixed(m.tokens_per_second, 1));
+    line.cells.emplace_back("running, prefill at the end", std::to_string(m.max_running) + ", " + std::to_string(m.n_prefill));
+}
+
 }  // namespace
 
 std::uint32_t server_n_ctx(std::uint32_t n_requests) {
@@ -121,7 +137,7 @@ std::uint32_t server_n_ctx(std::uint32_t n_requests) {
 }
 
 Result<std::vector<Line>> server(const Model& model, const Setup& setup, Threads threads, std::uint32_t n_requests,
-                                 const Repeat& repeat, tools::Progress& progress) {
+                                 const AdaptOptions& goals, const Repeat& repeat, tools::Progress& progress) {
     if (Status s = model.set_threads(threads.decode, threads.prefill); !s) return std::move(s).error();
     const std::vector<Request> requests = make_requests(n_requests, model.info().n_vocab);
     if (repeat.warmup)
@@ -131,7 +147,7 @@ Result<std::vector<Line>> server(const Model& model, const Setup& setup, Threads
     for (int i = 0; i < repeat.repetitions; ++i) {
         auto a = one_after_another(model, requests, progress);
         if (!a) return std::move(a).error();
-        auto b = batched(model, requests, progress);
+        auto b = batched(model, requests, goals, progress);
         if (!b) return std::move(b).error();
         if (a->answers != b->answers)
             return Error{Errc::internal, "the batcher gave other tokens than sessions one after another"};
@@ -139,7 +155,9 @@ Result<std::vector<Line>> server(const Model& model, const Setup& setup, Threads
         if (!batch || b->seconds < batch->seconds) batch = std::move(*b);
     }
     progress.clear();
-    return std::vector{to_line(setup, threads, *alone, *batch)};
+    Line line = to_line(setup, threads, *alone, *batch);
+    if (goals.on) add_goals(line, goals, batch->metrics);
+    return std::vector{std::move(line)};
 }
 
 }  // namespace quern::bench

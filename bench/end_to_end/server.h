@@ -14,8 +14,8 @@ std::uint32_t server_n_ctx(std::uint32_t n_requests);
 
 /// Seconds for n_requests with random prompts of 64 to 1,024 tokens and greedy answers of 32 to 256, by a session one
 /// after another and by the batcher: the best of the repetitions. Other tokens from one than from the other are
-/// Errc::internal.
+/// Errc::internal. goals: of the batcher; if any, also what it changed.
 Result<std::vector<Line>> server(const Model& model, const Setup& setup, Threads threads, std::uint32_t n_requests,
-                                 const Repeat& repeat, tools::Progress& progress);
+                                 const AdaptOptions& goals, const Repeat& repeat, tools::Progress& progress);
 
 }  // namespace quern::bench

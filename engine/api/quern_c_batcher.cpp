@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The batcher's part of the C interface.
+#include <cstddef>
+#include <type_traits>
+
 #include "engine/api/quern_c.h"
 
 struct quern_batcher {
@@ -22,7 +25,29 @@ quern_batcher_options default_batcher_options() {
     o.max_running = d.max_running;
     o.max_waiting = d.max_waiting;
     o.n_prefill = d.n_prefill;
+    o.adapt_min_running = d.adapt.min_running;
+    o.adapt_min_prefill = d.adapt.min_prefill;
     return o;
+}
+
+Status convert_options(const quern_batcher_options* in, quern::BatcherOptions& out) {
+    quern_batcher_options o = default_batcher_options();
+    if (Status s = read_struct(in, o, "quern_batcher_options"); !s) return s;
+    out.n_ctx = o.n_ctx;
+    out.max_running = o.max_running;
+    out.max_waiting = o.max_waiting;
+    out.n_prefill = o.n_prefill;
+    quern::AdaptOptions& a = out.adapt;
+    a.on = o.adapt != 0;
+    a.token_seconds = o.adapt_token_seconds;
+    a.first_token_seconds = o.adapt_first_token_seconds;
+    a.tokens_per_second = o.adapt_tokens_per_second;
+    a.memory = o.adapt_memory;
+    a.min_running = o.adapt_min_running;
+    a.min_prefill = o.adapt_min_prefill;
+    a.min_threads = o.adapt_min_threads;
+    a.max_threads = o.adapt_max_threads;
+    return {};
 }
 
 quern_request default_request() {
@@ -46,6 +71,13 @@ Status convert_request(const quern_request* in, quern::Request& out) {
     return {};
 }
 
+/// Element i of an array whose structs are as large as the caller's version of T.
+template <class T>
+T* at(T* first, std::size_t i) {
+    using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
+    return reinterpret_cast<T*>(reinterpret_cast<Byte*>(first) + i * first->size);
+}
+
 }  // namespace
 
 void quern_batcher_options_init(quern_batcher_options* options, size_t struct_size) {
@@ -62,14 +94,9 @@ quern_status quern_batcher_new(const quern_model* model, const quern_batcher_opt
         QUERN_NEED(out);
         *out = nullptr;
         QUERN_NEED(model);
-        quern_batcher_options o = default_batcher_options();
-        if (Status s = read_struct(options, o, "quern_batcher_options"); !s) return s;
-        quern::BatcherOptions to;
-        to.n_ctx = o.n_ctx;
-        to.max_running = o.max_running;
-        to.max_waiting = o.max_waiting;
-        to.n_prefill = o.n_prefill;
-        auto batcher = quern::Batcher::create(model->model, to);
+        quern::BatcherOptions o;
+        if (Status s = convert_options(options, o); !s) return s;
+        auto batcher = quern::Batcher::create(model->model, o);
         if (!batcher) return std::move(batcher).error();
         *out = new quern_batcher{*std::move(batcher)};
         return {};
@@ -130,6 +157,37 @@ quern_status quern_batcher_metrics(const quern_batcher* batcher, char** out, que
         QUERN_NEED(batcher);
         *out = copy_out(batcher->batcher.metrics().to_json());
         return {};
+    });
+}
+
+quern_status quern_generate_batch(const quern_model* model, const quern_request* requests, size_t n,
+                                  const quern_batcher_options* options, quern_generate_result* results,
+                                  quern_error* errors, char** metrics, quern_error* error) {
+    if (metrics != nullptr) *metrics = nullptr;
+    return guarded(error, [&]() -> Status {
+        QUERN_NEED(model);
+        if (n == 0) return {};
+        QUERN_NEED(requests);
+        QUERN_NEED(results);
+        for (std::size_t i = 0; i < n; ++i)
+            if (Status s = write_struct(at(results, i), quern_generate_result{}, "quern_generate_result"); !s) return s;
+        std::vector<quern::Request> converted(n);
+        for (std::size_t i = 0; i < n; ++i)
+            if (Status s = convert_request(at(requests, i), converted[i]); !s)
+                return quern::Error{s.error().code, quern::cat("request ", i, ": ", s.error().message)};
+        quern::BatcherOptions o;
+        if (Status s = convert_options(options, o); !s) return s;
+        quern::BatchMetrics seen;
+        const auto answers = quern::generate_batch(model->model, converted, o, &seen);
+        Status first;
+        for (std::size_t i = 0; i < n; ++i) {
+            quern_error e{QUERN_OK, ""};
+            if (write_result(at(results, i), &e, [&] { return answers[i]; }) != QUERN_OK && first)
+                first = quern::Error{static_cast<quern::Errc>(e.status), quern::cat("request ", i, ": ", e.message)};
+            if (errors != nullptr) errors[i] = e;
+        }
+        if (metrics != nullptr) *metrics = copy_out(seen.to_json());
+        return first;
     });
 }
 

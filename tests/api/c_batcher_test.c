@@ -88,6 +88,53 @@ static void test_answers(const quern_model* model, quern_batcher* batcher, const
     }
 }
 
+/* A list at once: the same answers, and one that cannot be answered leaves the others alone. */
+static void test_list(const quern_model* model, const quern_generate_options* options) {
+    const quern_token prompts[N_REQUESTS][4] = {{1, 5, 9, 12}, {3, 4, 5, 6}, {9, 9, 1, 2}};
+    quern_error error = {QUERN_OK, ""}, errors[N_REQUESTS];
+    quern_request requests[N_REQUESTS];
+    quern_generate_result results[N_REQUESTS], want;
+    quern_batcher_options o;
+    char* json = NULL;
+    int i;
+
+    quern_batcher_options_init(&o, sizeof o);
+    CHECK(o.adapt == 0 && o.adapt_min_running == 1 && o.adapt_min_prefill == 16);
+    o.n_ctx = 64;
+    o.adapt = 1;
+    o.adapt_token_seconds = 10;
+    for (i = 0; i < N_REQUESTS; ++i) {
+        quern_request_init(&requests[i], sizeof requests[i]);
+        requests[i].prompt = prompts[i];
+        requests[i].n_prompt = 4;
+        requests[i].options = options;
+        results[i].size = sizeof results[i];
+    }
+    OK(quern_generate_batch(model, requests, N_REQUESTS, &o, results, errors, &json, &error));
+    CHECK(json != NULL && strstr(json, "\"n_finished\":3") != NULL);
+    quern_free(json);
+    for (i = 0; i < N_REQUESTS; ++i) {
+        alone(model, &requests[i], &want);
+        CHECK(errors[i].status == QUERN_OK && results[i].n_tokens == N_TOKENS);
+        CHECK(strcmp(results[i].text, want.text) == 0);
+        quern_generate_result_clear(&want);
+        quern_generate_result_clear(&results[i]);
+    }
+    requests[1].n_prompt = 0;
+    EXPECT(quern_generate_batch(model, requests, N_REQUESTS, &o, results, errors, NULL, &error), QUERN_INVALID_ARGUMENT,
+           "request 1: ");
+    CHECK(errors[0].status == QUERN_OK && errors[1].status == QUERN_INVALID_ARGUMENT && errors[2].status == QUERN_OK);
+    CHECK(results[0].n_tokens == N_TOKENS && results[1].tokens == NULL && results[2].n_tokens == N_TOKENS);
+    for (i = 0; i < N_REQUESTS; ++i) quern_generate_result_clear(&results[i]);
+    o.adapt_token_seconds = -1;
+    EXPECT(quern_generate_batch(model, requests, 1, &o, results, NULL, NULL, &error), QUERN_INVALID_ARGUMENT,
+           "token_seconds");
+    results[0].size = 3;
+    EXPECT(quern_generate_batch(model, requests, 1, &o, results, NULL, NULL, &error), QUERN_INVALID_ARGUMENT, "size");
+    OK(quern_generate_batch(model, NULL, 0, NULL, NULL, NULL, NULL, &error));
+    EXPECT(quern_generate_batch(NULL, requests, 1, NULL, results, NULL, NULL, &error), QUERN_INVALID_ARGUMENT, "model");
+}
+
 static void test_refusals(quern_batcher* batcher) {
     quern_error error = {QUERN_OK, ""};
     quern_request request;
@@ -171,6 +218,7 @@ int main(int argc, char** argv) {
         generate.max_tokens = N_TOKENS;
         generate.ignore_end_of_generation = 1;
         test_answers(model, batcher, &generate);
+        test_list(model, &generate);
         test_refusals(batcher);
         quern_model_free(model); /* a batcher keeps its model */
         quern_request_init(&request, sizeof request);

@@ -223,6 +223,17 @@ class Presets(unittest.TestCase):
         self.assertTrue(3 * 64 <= row["n_prompt"] <= 3 * 1024 and 3 * 32 <= row["n_gen"] <= 3 * 256)
         self.assertAlmostEqual(row["ratio"], row["alone_seconds"] / row["batched_seconds"], places=6)
 
+    def test_server_with_goals(self):
+        p = run("bench", "-m", MODEL, "--preset", "server", "--requests", "6", "--goal-token-ms", "1e-6", "-v", "-o", "json")
+        self.assertEqual(p.returncode, OK, p.stderr)
+        row, = json.loads(p.stdout)   # no time is short enough: it went down as far as it may
+        self.assertAlmostEqual(row["goal_token_ms"], 1e-6)
+        self.assertEqual(row["max_running"], row["batcher"]["max_running"])
+        self.assertTrue(row["max_running"] < 32 or row["n_prefill"] < 128, row)
+        self.assertGreater(row["token_ms_p90"], 0)
+        self.assertIn("adapt: n_", p.stderr)
+        self.assertEqual(run("bench", "-m", MODEL, "--goal-tokens", "5").returncode, USAGE)
+
     def test_throughput(self):
         rows = self.preset("throughput")
         self.assertEqual([(r["n_prompt"], r["n_gen"], r["n_batch"]) for r in rows],

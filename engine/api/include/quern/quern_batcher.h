@@ -23,6 +23,16 @@ typedef struct quern_batcher_options {
     uint32_t max_running; /* default 32: requests that hold KV pages at a time */
     uint32_t max_waiting; /* default 64: requests that may wait for their turn; one more is refused */
     uint32_t n_prefill;   /* most prompt tokens in a step that also decodes; 0 (default): a quarter of n_batch */
+    /* Not 0: goals that the batcher keeps while it runs, by changing how many requests run at once, how many prompt tokens
+     * a step takes beside decoding, and the model's threads. on_log of the model is told each change, with figures; no
+     * result changes. */
+    int32_t adapt;
+    double adapt_token_seconds;       /* most between two tokens of a request (90th percentile); 0 (default): no goal */
+    double adapt_first_token_seconds; /* most from submission to a first token (mean); 0: no goal */
+    double adapt_tokens_per_second;   /* least of all together; goes before adapt_token_seconds; 0: no goal */
+    uint64_t adapt_memory;            /* most bytes of KV pages in use; 0: all there is */
+    uint32_t adapt_min_running, adapt_min_prefill; /* bounds, default 1 and 16; above, max_running and n_batch hold */
+    int32_t adapt_min_threads, adapt_max_threads;  /* of decode; 0 (default): as they are, so that they do not change */
 } quern_batcher_options;
 
 /* Copied by quern_batcher_submit, but for `user` pointers. */
@@ -62,6 +72,15 @@ QUERN_API quern_status quern_batcher_start(quern_batcher* batcher, quern_error* 
 QUERN_API void quern_batcher_stop(quern_batcher* batcher);
 /* *out: counts, speeds and waiting times since it was made as a JSON object, owned by the caller. */
 QUERN_API quern_status quern_batcher_metrics(const quern_batcher* batcher, char** out, quern_error* error);
+
+/* Answers n requests together, in their order, on this thread. requests, results: arrays of n structs that all have the
+ * size of their first one. errors: [n], the status and message of each request, or NULL. QUERN_OK if all were answered, else
+ * what the first that was not met with, the others having their answers nevertheless; give every result to
+ * quern_generate_result_clear. options: NULL for defaults; max_waiting is of no matter. metrics: NULL, or takes what
+ * quern_batcher_metrics would give, owned by the caller. */
+QUERN_API quern_status quern_generate_batch(const quern_model* model, const quern_request* requests, size_t n,
+                                            const quern_batcher_options* options, quern_generate_result* results,
+                                            quern_error* errors, char** metrics, quern_error* error);
 
 /* Forgets the ticket; the request goes on. */
 QUERN_API void quern_ticket_free(quern_ticket* ticket);
