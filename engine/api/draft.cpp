@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which models may draft for which: those that mean the same by every token.
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -15,11 +16,16 @@ using text::Vocab;
 std::string difference(const Vocab& target, const Vocab& draft) {
     const auto differ = [](const char* what, const auto& a, const auto& b) { return cat(what, " is ", b, " there and ", a, " here"); };
     if (draft.model != target.model) return differ("the kind of tokenizer (tokenizer.ggml.model)", quoted(target.model), quoted(draft.model));
-    if (draft.size() != target.size()) return differ("the number of token texts", target.size(), draft.size());
-    for (std::size_t i = 0; i < target.size(); ++i) {
+    const std::size_t common = std::min(target.size(), draft.size());
+    for (std::size_t i = 0; i < common; ++i) {
         if (draft.pieces[i] != target.pieces[i]) return differ(cat("the text of token ", i).c_str(), quoted(target.pieces[i]), quoted(draft.pieces[i]));
         if (draft.types[i] != target.types[i]) return differ(cat("the type of token ", i, ", ", quoted(target.pieces[i]), ",").c_str(), int(target.types[i]), int(draft.types[i]));
     }
+    // Models of a family pad their vocabularies to sizes that suit their matrices.
+    const Vocab& longer = target.size() > common ? target : draft;
+    for (std::size_t i = common; i < longer.size(); ++i)
+        if (longer.types[i] != text::TokenType::unused)
+            return cat("there are ", draft.size(), " tokens there and ", target.size(), " here, and token ", i, ", ", quoted(longer.pieces[i]), ", which only one has, is not marked as unused padding");
     const std::pair<const char*, text::Token Vocab::*> ids[] = {{"bos", &Vocab::bos}, {"eos", &Vocab::eos}, {"eot", &Vocab::eot}, {"eom", &Vocab::eom}, {"unk", &Vocab::unk}, {"sep", &Vocab::sep}};
     for (const auto& [name, id] : ids)
         if (draft.*id != target.*id) return differ(cat("the id of the special token ", name).c_str(), target.*id, draft.*id);
@@ -36,11 +42,10 @@ Status Session::use_draft(const Model& draft, const DraftOptions& o) {
     if (o.n_ctx > d.executor->n_ctx()) return Error{Errc::invalid_argument, cat("DraftOptions::n_ctx is ", o.n_ctx, ", but the draft's KV cache holds ", d.executor->n_ctx(), " tokens; load it with a larger n_ctx")};
     if (auto s = target.need_tokenizer(); !s) return s;
     if (auto s = d.need_tokenizer(); !s) return s;
-    std::string what = d.info.n_vocab == target.info.n_vocab ? difference(target.tokenizer->vocab(), d.tokenizer->vocab())
-                                                             : cat("the vocabulary has ", d.info.n_vocab, " tokens there and ", target.info.n_vocab, " here");
+    const std::string what = difference(target.tokenizer->vocab(), d.tokenizer->vocab());
     if (!what.empty())
-        return Error{Errc::invalid_argument, cat(d.file->path(), " cannot draft for ", target.file->path(), ": ", what, "; a draft needs the very same vocabulary, as models of one family have")};
-    impl_->draft = std::make_unique<SessionDraft>(Internals::shared(draft), o);
+        return Error{Errc::invalid_argument, cat(d.file->path(), " cannot draft for ", target.file->path(), ": ", what, "; a draft needs the same tokens by the same ids, padding at the end aside, as models of one family have")};
+    impl_->draft = std::make_unique<SessionDraft>(Internals::shared(draft), target, o);
     impl_->draft_bytes = &d == &target ? 0 : draft.memory_report().total;
     return {};
 }

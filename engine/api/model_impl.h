@@ -57,8 +57,8 @@ struct SessionDraft {
     DraftOptions options;
     engine::Draft draft;
 
-    SessionDraft(std::shared_ptr<Model::Impl> m, const DraftOptions& o)
-        : model(std::move(m)), options(o), draft(*model->executor, o.n_ctx ? o.n_ctx : model->executor->n_ctx(), o.n_tokens) {}
+    SessionDraft(std::shared_ptr<Model::Impl> m, const Model::Impl& target, const DraftOptions& o)
+        : model(std::move(m)), options(o), draft(*model->executor, std::min(model->info.n_vocab, target.info.n_vocab), o.n_ctx ? o.n_ctx : model->executor->n_ctx(), o.n_tokens) {}
 };
 
 struct Session::Impl {

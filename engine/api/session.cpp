@@ -53,7 +53,7 @@ Result<Session> Session::fork() const {
     auto copy = std::make_unique<Impl>(impl_->model, impl_->sequence.n_ctx());
     if (auto st = copy->sequence.fork(impl_->sequence); !st) return std::move(st).error();
     if (const auto& d = impl_->draft) {
-        copy->draft = std::make_unique<SessionDraft>(d->model, d->options);
+        copy->draft = std::make_unique<SessionDraft>(d->model, *impl_->model, d->options);
         copy->draft_bytes = impl_->draft_bytes.load();
     }
     return Session(std::move(copy));

@@ -16,7 +16,8 @@ constexpr double kStep = 0.15;                          // a step of the draft a
 
 }  // namespace
 
-Draft::Draft(Executor& executor, std::uint32_t n_ctx, std::uint32_t n_fixed) : sequence_(executor, n_ctx), n_fixed_(n_fixed) {
+Draft::Draft(Executor& executor, std::uint32_t n_vocab, std::uint32_t n_ctx, std::uint32_t n_fixed)
+    : sequence_(executor, n_ctx), n_vocab_(n_vocab), n_fixed_(n_fixed) {
     guesses_.reserve(StepCosts::kMost);
     candidates_.resize(std::size_t{StepCosts::kMost} * kCandidates);
 }
@@ -33,7 +34,8 @@ Status Draft::begin(const SamplerOptions& options, std::uint32_t most) {
         o.top_k = kCandidates;
     }
     o.seed = ~o.seed;   // draws of its own: a guess must not depend on what the target is going to draw
-    auto chain = Chain::create(o, sequence_.n_vocab());
+    std::erase_if(o.logit_bias, [&](const auto& bias) { return static_cast<std::uint32_t>(bias.first) >= n_vocab_; });
+    auto chain = Chain::create(o, n_vocab_);
     if (!chain) return std::move(chain).error();
     chain_.emplace(std::move(*chain));
     n_known_ = 0;
@@ -87,7 +89,7 @@ void Draft::run_guesses(StepCosts::Width width, std::uint32_t room) {
     std::size_t told = 0;    // guesses that chain_ knows
     for (std::uint32_t i = 0; i < room; ++i) {
         Stopwatch clock;
-        auto d = chain_->distribution(sequence_.logits());
+        auto d = chain_->distribution(sequence_.logits().first(n_vocab_));
         if (!d) break;
         double sure = 0;
         for (const Candidate& c : *d) sure = std::max(sure, c.p);

@@ -18,9 +18,9 @@ namespace quern::engine {
 
 class Draft {
 public:
-    /// executor: of the smaller model, with the target's vocabulary. n_ctx: tokens that it reads at most. n_fixed: guesses a
-    /// step; 0: as many as pay.
-    Draft(Executor& executor, std::uint32_t n_ctx, std::uint32_t n_fixed);
+    /// executor: of the smaller model, whose first n_vocab tokens are the target's: no others are guessed, and nothing after a
+    /// text that has others. n_ctx: tokens that it reads at most. n_fixed: guesses a step; 0: as many as pay.
+    Draft(Executor& executor, std::uint32_t n_vocab, std::uint32_t n_ctx, std::uint32_t n_fixed);
 
     /// An answer begins, with these options of the target's sampler; a step has room for `most` guesses.
     Status begin(const SamplerOptions& options, std::uint32_t most);
@@ -57,7 +57,7 @@ private:
     Token draw(std::span<const Candidate> from);
 
     Sequence sequence_;
-    std::uint32_t n_fixed_, most_ = 0;
+    std::uint32_t n_vocab_, n_fixed_, most_ = 0;
     std::optional<Chain> chain_;
     bool greedy_ = false, first_ = true;
     std::uint32_t n_known_ = 0;              // tokens of the text that chain_ has been told

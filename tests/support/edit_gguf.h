@@ -42,6 +42,11 @@ public:
         shapes_[name] = {std::move(ne), type};
         return *this;
     }
+    /// The matrix with n more rows, copies of its first ones: n is at most what it has.
+    GgufEdit& repeat_rows(const std::string& name, std::uint64_t n) {
+        repeated_[name] = n;
+        return *this;
+    }
     /// Every matrix as this type.
     GgufEdit& convert_matrices(DType type) {
         matrices_ = type;
@@ -72,6 +77,13 @@ public:
                 keep.emplace_back(rows * row_bytes(type, ne[0]).value());
                 data = keep.back();
             }
+            if (const auto it = repeated_.find(tensor); it != repeated_.end()) {
+                keep.emplace_back(data.begin(), data.end());
+                const auto more = data.first(it->second * row_bytes(type, ne[0]).value());
+                keep.back().insert(keep.back().end(), more.begin(), more.end());
+                ne[1] += it->second;
+                data = keep.back();
+            }
             if (matrices_ && ne.size() > 1) {
                 keep.emplace_back(row_bytes(*matrices_, t.n_elements()).value());
                 EXPECT_TRUE(convert(type, data, *matrices_, keep.back(), t.n_elements()).ok()) << tensor;
@@ -99,6 +111,7 @@ private:
     std::set<std::string> dropped_;
     std::vector<std::function<void(gguf::Writer&)>> added_;
     std::map<std::string, std::pair<std::vector<std::uint64_t>, DType>> shapes_;
+    std::map<std::string, std::uint64_t> repeated_;
     std::map<std::string, std::vector<float>> extra_;
     std::optional<DType> matrices_;
     std::vector<std::filesystem::path> written_;

@@ -299,7 +299,7 @@ public:
     Result<GenerateResult> generate(std::span<const Token> prompt, const GenerateOptions& options = {});
     /// From now on generate() tries the tokens that a smaller model of the same vocabulary says come next, several a step.
     /// Lossless (arXiv 2211.17192): greedy text is the same, token for token; sampled text has the same distribution. Fails,
-    /// saying what differs, unless vocabulary size, token texts and special ids are equal. The session keeps `draft` alive;
+    /// saying what differs, unless token texts and special ids are equal; one may have unused tokens as padding at the end. The session keeps `draft` alive;
     /// its weights and KV cache are in its own memory_report(). A fork has the draft too. Takes 16 x n_vocab floats and 8
     /// bytes for each token of the vocabulary.
     Status use_draft(const Model& draft, const DraftOptions& options = {});
