@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/core/clock.h"
+#include "engine/kv/move.h"
 #include "formats/mapped_file.h"
 #include "formats/session_file.h"
 #include "formats/text.h"
@@ -24,10 +25,15 @@ std::span<const float> Sequence::logits() const {
     return has_logits_ ? std::span(now_, logits_.size()) : std::span<const float>();
 }
 
-Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
+Status Sequence::check(std::span<const std::int32_t> tokens) const {
     for (std::size_t i = 0; i < tokens.size(); ++i)
         if (tokens[i] < 0 || static_cast<std::uint32_t>(tokens[i]) >= executor_.hparams().n_vocab)
             return Error{Errc::invalid_argument, "token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) + " is outside the vocabulary of " + std::to_string(executor_.hparams().n_vocab)};
+    return {};
+}
+
+Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
+    if (auto s = check(tokens); !s) return s;
     if (tokens.size() > room())
         return Error{Errc::context_full, std::to_string(tokens.size()) + " tokens do not fit: the context holds " + std::to_string(n_ctx_) + " and " + std::to_string(tokens_.size()) + " are in use; choose a larger context or truncate the session"};
     if (tokens.empty() || (reuse && take_guess(tokens))) return {};
@@ -127,17 +133,18 @@ Error Sequence::no_page(std::size_t n_tokens) const {
 }
 
 Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits,
-                           double* observed) {
+                           const RunExtras& extras) {
     const auto n = static_cast<std::uint32_t>(tokens.size());
     if (auto s = reserve_pages(n_run_ + n); !s) return s;
-    const SeqChunk all = chunk(0, n);
+    SeqChunk all = chunk(0, n);
+    all.mask = extras.mask;
     RunArgs args;
     args.tokens = tokens;
     args.chunks = {&all, 1};
     args.outputs = outputs;
     args.logits = logits;
     args.logits_stride = logits_.size();
-    args.observed = observed;
+    args.observed = extras.observed;
     Stopwatch clock;
     if (auto s = executor_.run(args); !s) return s;
     run_seconds_ += clock.seconds();
@@ -212,9 +219,53 @@ bool Sequence::take_guess(std::span<const std::int32_t> tokens) {
 }
 
 void Sequence::drop_guesses() {
-    if (ahead_.empty()) return;
+    if (ahead_.empty() && tree_.empty()) return;
     ahead_.clear();
+    tree_.clear();
     keep_pages(tokens_.size());
+}
+
+Status Sequence::run_tree(std::span<const std::int32_t> nodes, std::span<const std::uint64_t> mask, float* logits) {
+    const auto refused = [](std::string_view why) { return Error{Errc::invalid_argument, cat("this tree of tokens cannot be run: ", why)}; };
+    if (executor_.tiers().on) return Error{Errc::unsupported, "trees of tokens are run on caches of one tier, f16 and f32: load with kv_type set to one"};
+    if (executor_.pages().host_page_bytes() != executor_.pages().shape().page_bytes()) return Error{Errc::unsupported, "trees of tokens are run where all layers are the CPU's: load without a device"};
+    if (tokens_.empty() || n_run_ != tokens_.size()) return refused("it needs a text before it, all of which has been run");
+    if (nodes.empty() || nodes.size() > SeqChunk::kMaxTree || mask.size() != nodes.size()) return refused(cat("it has ", nodes.size(), " tokens and ", mask.size(), " masks, 1 to ", SeqChunk::kMaxTree, " of both is right"));
+    if (nodes.size() > std::min(room(), executor_.max_batch())) return Error{Errc::context_full, cat("a tree of ", nodes.size(), " tokens does not fit: the context has room for ", room(), ", a step for ", executor_.max_batch())};
+    if (auto s = check(nodes); !s) return s;
+    drop_guesses();
+    std::uint32_t outputs[SeqChunk::kMaxTree];
+    std::iota(std::begin(outputs), std::end(outputs), 0u);
+    tree_.assign(nodes.begin(), nodes.end());
+    tree_mask_.assign(mask.begin(), mask.end());
+    tree_logits_ = logits;
+    auto s = run_batch(tree_, static_cast<std::uint32_t>(nodes.size()), std::span(outputs).first(nodes.size()), logits, {.mask = tree_mask_.data()});
+    if (!s) drop_guesses();
+    return s;
+}
+
+Status Sequence::take_branch(std::span<const std::uint32_t> branch) {
+    std::uint64_t seen = 0;
+    for (const std::uint32_t node : branch) {
+        if (node >= tree_.size() || seen >> node != 0 || tree_mask_[node] != (seen | std::uint64_t{1} << node))
+            return Error{Errc::invalid_argument, cat("node ", node, " does not follow the nodes before it in the tree of ", tree_.size(), " tokens that was run")};
+        seen = tree_mask_[node];
+    }
+    if (branch.empty()) return {};
+    for (std::uint32_t i = 0; i < branch.size(); ++i) {   // ascending: what is written over has been moved
+        if (branch[i] != i) {
+            copy_position(executor_.pages(), pages_.data(), n_run_ + branch[i], n_run_ + i);
+            restored_ = true;
+        }
+        tokens_.push_back(tree_[branch[i]]);
+    }
+    n_run_ += static_cast<std::uint32_t>(branch.size());
+    std::copy_n(tree_logits_ + branch.back() * logits_.size(), logits_.size(), logits_.begin());
+    now_ = logits_.data();
+    has_logits_ = true;
+    drop_guesses();
+    publish_pages();
+    return {};
 }
 
 Status Sequence::run(const std::function<bool(std::uint32_t, std::uint32_t)>& on_step) {
@@ -266,7 +317,7 @@ Result<std::vector<double>> Sequence::observe() {
     const std::size_t n_blocks = RunArgs::observed_blocks(n), n_heads = std::accumulate(heads.begin(), heads.end(), std::size_t{0});
     std::vector<double> each(n_heads * n_blocks), all(n_blocks);
     if (last > 0)
-        if (auto s = run_batch(std::span(tokens_).subspan(n_run_), 0, {}, nullptr, each.data()); !s) return std::move(s).error();
+        if (auto s = run_batch(std::span(tokens_).subspan(n_run_), 0, {}, nullptr, {.observed = each.data()}); !s) return std::move(s).error();
     for (std::size_t i = 0; i < each.size(); ++i) all[i % n_blocks] += each[i];
     return all;
 }

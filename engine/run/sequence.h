@@ -13,6 +13,9 @@
 
 namespace quern::engine {
 
+/// What few runs have: RunArgs::observed, and the mask of the only chunk.
+struct RunExtras { double* observed = nullptr; const std::uint64_t* mask = nullptr; };
+
 class Sequence {
 public:
     /// All memory for n_ctx tokens' bookkeeping is taken here: later steps allocate nothing.
@@ -42,6 +45,15 @@ public:
     /// appended has been run: logits() after it are there. Any other token, or truncate(), drops the guesses left. Fails with
     /// context_full, nothing run, where they find no page.
     Status run_ahead(std::span<const std::int32_t> guesses);
+    /// Runs a tree of tokens behind those that have been run: at most SeqChunk::kMaxTree, none may wait; mask as SeqChunk says.
+    /// logits: [nodes][n_vocab], to stay until take_branch(). Nothing is appended, and the next change of the text drops the tree.
+    /// Only on a cache of one tier: quantized pages are not moved.
+    Status run_tree(std::span<const std::int32_t> nodes, std::span<const std::uint64_t> mask, float* logits);
+    /// Appends a branch of that tree: nodes from its root on, each seeing those before it and no other. They are not run again:
+    /// their positions are those of a line already, and what the cache has of them is moved to where a line's lies. logits() are
+    /// the last one's. As sums over a tree have an order of their own, other sequences do not get pages from here on, unless
+    /// the nodes are the first ones of the tree.
+    Status take_branch(std::span<const std::uint32_t> branch);
     /// Makes room for n guesses; gives how many a step can take.
     std::uint32_t reserve_ahead(std::uint32_t n);
     /// Guesses of the last run_ahead() that were appended.
@@ -93,6 +105,7 @@ public:
     std::uint32_t n_run() const { return n_run_; }
 
 private:
+    Status check(std::span<const std::int32_t> tokens) const;
     /// Pages of the block table for so many tokens.
     std::size_t pages_for(std::size_t n_tokens) const;
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
@@ -114,7 +127,7 @@ private:
     Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
     /// Runs tokens behind those that the cache holds, the last n_guesses of them being no part of the text.
     Status run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits,
-                     double* observed = nullptr);
+                     const RunExtras& extras = {});
     bool take_guess(std::span<const std::int32_t> tokens);
     void drop_guesses();
 
@@ -125,7 +138,7 @@ private:
     std::vector<std::uint32_t> pages_;         // block table
     std::uint32_t n_published_ = 0;            // leading pages that the pool's index has
     std::uint32_t n_reused_ = 0;
-    bool restored_ = false;                    // has pages of a file: a forged one must not reach other sequences
+    bool restored_ = false;                    // has pages of a file, where a forged one must not reach other sequences, or of a branch
     ExactRing ring_;                           // two tiers: the newest positions
     std::uint32_t ring_from_ = 0;              // first position that the ring still holds
     std::vector<float> logits_;
@@ -133,6 +146,9 @@ private:
     std::vector<float> ahead_logits_;          // [ahead_][n_vocab]
     std::vector<std::uint32_t> ahead_outputs_; // 0, 1, ...
     std::uint32_t n_taken_ = 0;
+    std::vector<std::int32_t> tree_;           // run and not taken; empty: none
+    std::vector<std::uint64_t> tree_mask_;
+    const float* tree_logits_ = nullptr;
     const float* now_ = nullptr;               // where logits() lie
     bool has_logits_ = false;
     double run_seconds_ = 0;
