@@ -115,7 +115,10 @@ struct AttnArgs {
     float* ml;
     std::byte* scratch;            // kAttnScratch bytes, 64-byte aligned, one a thread
 };
-inline constexpr std::size_t kAttnScratch = (std::size_t{kAttnMaxRows} * kAttnSpan + 1024) * sizeof(float);
+/// Widened keys or values that all rows of a call share.
+inline constexpr std::size_t kAttnPiece = 64 << 10;
+/// Scores and queries of kAttnMaxRows rows (of 256 values and padding), and a piece.
+inline constexpr std::size_t kAttnScratch = std::size_t{kAttnMaxRows} * (kAttnSpan + 256 + 16) * sizeof(float) + kAttnPiece;
 
 /// Writes n_tokens new K and V heads (floats, token i at k + i * k_stride, head_dim each) at positions pos0 ....
 struct KvStoreArgs {

@@ -300,11 +300,95 @@ static void qk_group(const AttnArgs& a, int row0, int rows, int first_tile, int 
     }
 }
 
+// --- Many rows over positions that all of them see, which is most of a prompt's work. With rows taken twelve at a time, each
+// of them would widen the span's K and V again (conversions share the ports of the FMAs) and fetch them from the L2 cache (64 KB in
+// F16). Here a piece that stays in the L1 cache is widened once for all rows. Each chain is what it was. ---
+
+constexpr bool kSharesPieces = QUERN_ATTN_ACC >= 24;   // elsewhere it has not been measured
+/// Positions of V in a piece: 64 KB, of which a step of the tile reads a row of each in order.
+QUERN_INLINE int piece_of(int v_pitch) { return v_pitch <= 128 ? 128 : 64; }
+static_assert(sizeof(float) * kAttnMaxRows * (kSpan + kQPitch) + kAttnPiece <= kAttnScratch);
+static_assert(kAttnPiece >= sizeof(float) * 128 * 128 && kAttnPiece >= sizeof(float) * 64 * kDimChunk && kAttnPiece >= sizeof(float) * 32 * kDimChunk);
+
+QUERN_INLINE bool all_see_all(const AttnArgs& a) {
+    const std::int64_t last = std::int64_t{a.pos0} + a.n_tokens - 1;
+    return !a.mask && a.first <= a.begin && a.pos0 >= a.end - 1 && (a.window == 0 || last - a.window < a.begin);
+}
+
+/// Scores of rows <= R against two widened tiles.
+template <int R>
+static void qk_pair(int rows, const float* q, const std::byte* const* tiles, int n_d, float* s) {
+    if constexpr (R > 1)
+        if (rows < R) return qk_pair<R - 1>(rows, q, tiles, n_d, s);
+    qk_tile<KvFormat::F32, R, 2>(q, tiles, 0, n_d, true, s);
+}
+
+/// Scores of all rows: s[total][kSpan].
+template <KvFormat F>
+static void qk_shared(const AttnArgs& a, int total, float* q, float* piece, float* s) {
+    const int hd = static_cast<int>(a.kv.head_dim), n_rep = static_cast<int>(a.n_rep), n = a.end - a.begin;
+    for (int r = 0; r < total; ++r) {
+        const float* from = a.q + r / n_rep * a.q_stride + std::ptrdiff_t{r % n_rep} * hd;
+        for (int d = 0; d < hd; d += 16) f_store(q + r * kQPitch + d, f_load_n(from + d, hd - d < 16 ? hd - d : 16));
+    }
+    const int groups = (total + kAttnRowsQK - 1) / kAttnRowsQK;   // of nearly equal size
+    for (int t = 0; t < n; t += 32) {
+        const std::byte* tiles[4];
+        for (int j = 0; j < 2; ++j) {
+            float* const to = piece + j * hd * 16;
+            tiles[j] = tiles[2 + j] = reinterpret_cast<const std::byte*>(to);
+            if (t + 16 * j >= n) continue;   // scores that nobody reads
+            const std::uint32_t pos = static_cast<std::uint32_t>(a.begin + t + 16 * j), slot = pos % a.kv.page_tokens;
+            const std::byte* k = a.kv.base + a.kv.pages[pos / a.kv.page_tokens] * a.kv.page_stride + a.kv.k_offset +
+                                 std::size_t{slot} * a.kv.head_dim * kv_bytes<F>();
+            for (int d = 0; d < hd; ++d) f_store(to + d * 16, kv_load<F>(k + std::ptrdiff_t{d} * 16 * static_cast<int>(kv_bytes<F>())));
+        }
+        for (int g = 0; g < groups; ++g) {
+            const int row = g * total / groups, end = (g + 1) * total / groups;
+            qk_pair<kAttnRowsQK>(end - row, q + row * kQPitch, tiles, hd, s + row * kSpan + t);
+        }
+    }
+}
+
+/// Outputs of all rows.
+template <KvFormat F>
+static void pv_shared(const AttnArgs& a, int total, float* piece, const float* s) {
+    const int hd = static_cast<int>(a.kv.head_dim), n = a.end - a.begin, pitch = (hd + 15) / 16 * 16, step = piece_of(pitch);
+    for (int r = 0; r < total; ++r)
+        for (int d = 0; d < hd; d += 16) f_store_n(a.out + r * a.out_stride + d, f_zero(), hd - d < 16 ? hd - d : 16);
+    const std::uint32_t page = 0;
+    const KvHeadView view{reinterpret_cast<std::byte*>(piece), &page, 0, 0, 0, static_cast<std::uint32_t>(step), a.kv.head_dim};
+    const PvArgs pv{&view, 0, hd, static_cast<std::size_t>(pitch), a.out_stride, {}};
+    for (int t = 0; t < n; t += step) {
+        const int here = n - t < step ? n - t : step;
+        for (int i = 0; i < here; ++i) {
+            const std::uint32_t pos = static_cast<std::uint32_t>(a.begin + t + i), slot = pos % a.kv.page_tokens;
+            const std::byte* v = a.kv.base + a.kv.pages[pos / a.kv.page_tokens] * a.kv.page_stride + a.kv.v_offset +
+                                 std::size_t{slot} * static_cast<std::size_t>(pitch) * kv_bytes<F>();
+            for (int d = 0; d < pitch; d += 16) f_store(piece + i * pitch + d, kv_load<F>(v + std::ptrdiff_t{d} * static_cast<int>(kv_bytes<F>())));
+        }
+        for (int r = 0; r < total; r += kAttnRowsPV)
+            pv_rows<KvFormat::F32, kAttnRowsPV>(total - r < kAttnRowsPV ? total - r : kAttnRowsPV, pv, s + r * kSpan + t, 0, here, a.out + r * a.out_stride);
+    }
+}
+
+template <KvFormat F>
+static void attention_shared(const AttnArgs& a, int total) {
+    float* s = reinterpret_cast<float*>(a.scratch);
+    float* q = s + kAttnMaxRows * kSpan;
+    float* piece = q + kAttnMaxRows * kQPitch;
+    qk_shared<F>(a, total, q, piece, s);
+    for (int r = 0; r < total; ++r) softmax_row(a, r, {0, a.end - a.begin}, s + r * kSpan, a.ml + 2 * r);
+    pv_shared<F>(a, total, piece, s);
+}
+
 template <KvFormat F>
 static void attention(const AttnArgs& a) {
     float* s = reinterpret_cast<float*>(a.scratch);
     float* q = s + kAttnRowsQK * kSpan;
     const int total = static_cast<int>(a.n_tokens * a.n_rep);
+    if constexpr (kSharesPieces)
+        if (total > kAttnRowsQK && a.kv.head_dim <= kDimChunk && all_see_all(a)) return attention_shared<F>(a, total);
     const PvArgs pv{&a.kv, a.begin, static_cast<int>(a.kv.head_dim), (a.kv.head_dim + 15) / 16 * 16, a.out_stride, span_mask(a)};
     for (int row0 = 0; row0 < total; row0 += kAttnRowsQK) {
         const int rows = total - row0 < kAttnRowsQK ? total - row0 : kAttnRowsQK;
