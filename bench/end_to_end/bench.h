@@ -32,6 +32,7 @@ struct Row {
     std::string test_time;                  ///< UTC, ISO 8601
     std::vector<std::uint64_t> samples_ns;  ///< one a repetition
     std::uint64_t checksum = 0;             ///< of the first stream's tokens, the same as when it runs alone
+    double device_share = 0;                ///< of the time of all steps: a GPU was at work, by its own clock
     Cost cost;                              ///< of one repetition
     Roofline roofline;                      ///< threads 0: not measured
 

@@ -61,6 +61,7 @@ Status measure_streams(const Model& model, const Repeat& repeat, tools::Progress
     Result<Streams> streams = Streams::create(executor, test.n_streams, test.n_depth, test.n_gen);
     if (!streams) return std::move(streams).error();
     const auto same = [&]() -> Status {
+        if (executor.offload().device) return {};   // other batches, other kernels there: docs/vulkan.md
         const auto [a, b] = std::mismatch(alone->begin(), alone->end(), streams->generated(0).begin());
         if (a == alone->end()) return {};
         return Error{Errc::internal, test.name() + ": from its token " + std::to_string(a - alone->begin()) +
@@ -114,7 +115,15 @@ Result<Row> measure(const Model& model, const Test& test, const Repeat& repeat, 
     row.test = test;
     row.test_time = now_utc();
     const auto kind = test.n_streams ? measure_streams : measure_session;
+    const engine::Executor& executor = *Internals::of(model).executor;
+    const auto of_runs = [&] {
+        const engine::RunTotals t = executor.totals();
+        return std::pair(t.decode.seconds + t.prefill.seconds, t.decode.device_seconds + t.prefill.device_seconds);
+    };
+    const auto before = of_runs();
     if (Status s = kind(model, repeat, progress, row); !s) return std::move(s).error();
+    const auto after = of_runs();
+    row.device_share = (after.second - before.second) / (after.first - before.first);
     return row;
 }
 

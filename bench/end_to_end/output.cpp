@@ -121,6 +121,7 @@ Line to_line(const Row& r, Columns columns) {
                            {"roofline_int8_gop_s", limits ? Json(r.roofline.int8_gop_s) : Json()},
                            {"roofline_f32_gop_s", limits ? Json(r.roofline.f32_gop_s) : Json()},
                            {"roofline_share", limits ? Json(r.share()) : Json()},
+                           {"device_share", r.device_share},
                            {"samples_ns", r.samples_ns},
                            {"samples_ts", r.samples_ts()}});
     out.cells = {{"model", model_type(r.setup)},
@@ -136,9 +137,10 @@ Line to_line(const Row& r, Columns columns) {
     cell("GB/s", fixed(r.gb_s(), 1));
     cell("GOP/s", fixed(r.gop_s(), 0));
     if (limits) cell("% of limit", fixed(100 * r.share(), 0));
+    if (!r.setup.gpu.device.empty()) cell("% on GPU", fixed(100 * r.device_share, 0));
     if (t.n_streams) {
-        out.note = t.name() + ": " + fixed(each, 2) +
-                   " t/s each; the first stream's tokens are those it has alone (checksum " + hex(r.checksum) + ")";
+        out.note = t.name() + ": " + fixed(each, 2) + " t/s each";
+        if (r.setup.gpu.device.empty()) out.note += "; the first stream's tokens are those it has alone (checksum " + hex(r.checksum) + ")";
     }
     return out;
 }

@@ -47,7 +47,7 @@ Json json(const Distribution& d) {
 }
 
 Json json(const RunMetrics& r) {
-    return {{"n_runs", r.n_runs}, {"n_tokens", r.n_tokens}, {"seconds", r.seconds}, {"cpu_seconds", r.cpu_seconds}, {"bytes", r.bytes}, {"operations", r.operations}};
+    return {{"n_runs", r.n_runs}, {"n_tokens", r.n_tokens}, {"seconds", r.seconds}, {"cpu_seconds", r.cpu_seconds}, {"device_seconds", r.device_seconds}, {"bytes", r.bytes}, {"operations", r.operations}};
 }
 
 Json json(const KvTierMetrics& t) {

@@ -196,7 +196,7 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     if (!disabled) return std::move(disabled).error();
     e.offload.device.disable = *disabled;
     e.offload.device.cache_dir = o.cache_dir.empty() ? env->cache_dir : o.cache_dir;
-    e.offload.device.log = o.on_log ? [on_log = o.on_log](const std::string& text) { on_log(LogLevel::warning, text); } : std::function<void(const std::string&)>();
+    e.offload.device.log = o.on_log ? [on_log = o.on_log](const std::string& text) { on_log(LogLevel::info, text); } : std::function<void(const std::string&)>();
     e.log = [&](const std::string& text) { log(LogLevel::warning, text); };
     if (o.on_progress) e.progress = [&](std::uint64_t done, std::uint64_t total) { return o.on_progress({"packing weights", done, total}); };
     auto executor = engine::Executor::create(*impl->file, e);

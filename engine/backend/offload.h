@@ -2,7 +2,6 @@
 // Which layers a device runs: the last ones and the output, as many as are asked for or as its memory holds.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>

@@ -55,6 +55,7 @@ struct VulkanBackend::Impl {
     RunLayout layout;
     DeviceBuffers buffers;
     std::vector<std::byte> block;      // of the next run, in ordinary memory
+    double run_seconds = 0;
     std::mutex mutex;                  // one user of the device at a time: runs, and pages that are copied
 
     explicit Impl(const VulkanBackendArgs& a) : args(a), weights(*a.device, *a.file, *a.weights, a.first_layer) {}
@@ -109,20 +110,12 @@ Status VulkanBackend::prepare(const PrepareProgress& progress) {
     if (staged > 0)
         if (auto s = i.allocate(b.staging, staged * h.max_head_kv() * i.args.exact.head_bytes(), MemoryKind::device, "staged pages of the KV cache"); !s) return s;
     const RecordSizes sizes = record_sizes(i.record_args(), i.args.max_bucket);
-    // Host-visible device memory spares the kernels the way to the host for every number that they read.
-    const MemoryKind shared = i.args.device->has(vulkan::kHostVisible) ? MemoryKind::device : MemoryKind::upload;
-    const auto shared_buffer = [&](Buffer& to, std::uint64_t bytes, const char* what) -> Status {
-        if (auto s = i.allocate(to, bytes, shared, what); !s) return s;
-        if (!to.host().empty()) return {};
-        to = {};
-        return i.allocate(to, bytes, MemoryKind::upload, what);
-    };
     if (auto s = i.allocate(b.arena, sizes.arena, MemoryKind::device, "activations"); !s) return s;
     if (auto s = i.allocate(b.partials, sizes.partials, MemoryKind::device, "partial results of attention"); !s) return s;
     if (auto s = i.allocate(b.logits, std::uint64_t{kOutputRows} * h.n_vocab * sizeof(float), MemoryKind::readback, "logits"); !s) return s;
-    if (auto s = shared_buffer(b.run, sizes.run, "numbers of a run"); !s) return s;
-    if (auto s = shared_buffer(b.pass, sizes.pass, "numbers of a run"); !s) return s;
-    if (auto s = shared_buffer(b.crossing, std::uint64_t{i.args.max_bucket} * h.n_embd * sizeof(float), "the residual stream"); !s) return s;
+    if (auto s = i.allocate(b.run, sizes.run, MemoryKind::upload, "numbers of a run"); !s) return s;
+    if (auto s = i.allocate(b.pass, sizes.pass, MemoryKind::upload, "numbers of a run"); !s) return s;
+    if (auto s = i.allocate(b.crossing, std::uint64_t{i.args.max_bucket} * h.n_embd * sizeof(float), MemoryKind::upload, "the residual stream"); !s) return s;
     i.block.resize(sizes.run);
     return {};
 }
@@ -134,6 +127,8 @@ std::unique_ptr<DevicePages> VulkanBackend::exact_pages() {
     return std::make_unique<VulkanPages>(*impl_->args.device, impl_->mutex, impl_->args.exact, impl_->args.first_layer, impl_->buffers.exact);
 }
 
+double VulkanBackend::run_seconds() const { return impl_->run_seconds; }
+
 float* VulkanBackend::crossing() { return reinterpret_cast<float*>(impl_->buffers.crossing.host().data()); }
 
 Result<std::unique_ptr<Executable>> VulkanBackend::compile(std::uint32_t bucket) { return record_plan(impl_->record_args(), bucket); }
@@ -144,7 +139,9 @@ Status VulkanBackend::run(Executable& executable, const RunArgs& args) {
     std::lock_guard lock(i.mutex);   // the CPU's backend, which always runs before, has refused what cannot be run
     const std::size_t used = RunBlock::write(i.block, i.layout, e.bucket(), args, e.shapes);
     std::memcpy(i.buffers.run.host().data(), i.block.data(), used);
-    if (auto s = i.args.device->run(e.body, cat("a step of ", args.tokens.size(), " tokens")); !s) return s;
+    if (auto s = i.args.device->run(e.body, "a step"); !s) return s;
+    i.run_seconds = 0;
+    for (const vulkan::Commands* c : e.body) i.run_seconds += i.args.device->seconds(*c);
     const std::uint32_t n_vocab = i.args.hparams->n_vocab;
     const auto* logits = reinterpret_cast<const float*>(i.buffers.logits.host().data());
     const auto take = [&](std::size_t first, std::size_t n) {
@@ -157,7 +154,8 @@ Status VulkanBackend::run(Executable& executable, const RunArgs& args) {
     for (std::size_t first = 0; first < args.outputs.size(); first += kOutputRows) {
         const std::size_t n = std::min<std::size_t>(kOutputRows, args.outputs.size() - first);
         write_pass(i.buffers.pass.host(), *e.output, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(n));
-        if (auto s = i.args.device->run(e.output->commands, "the output matrix"); !s) return s;
+        if (auto s = i.args.device->run(e.output->commands, "logits"); !s) return s;
+        i.run_seconds += i.args.device->seconds(e.output->commands);
         take(first, n);
     }
     return {};

@@ -3,7 +3,6 @@
 // what changes between runs lies in a block of numbers that the recorded commands read (kernels/vulkan/args.h).
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -50,6 +49,8 @@ public:
     /// The device's layers of the page pool, and of the rings' pool. After prepare(); must not outlive the backend.
     std::unique_ptr<DevicePages> pages();
     std::unique_ptr<DevicePages> exact_pages();
+    /// Seconds that the device was at the last run's work, by its own clock; 0 where it has none.
+    double run_seconds() const;
     /// Where the residual stream of the next run goes: [max_bucket][n_embd] floats.
     float* crossing();
 

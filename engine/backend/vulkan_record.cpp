@@ -2,6 +2,7 @@
 #include "engine/backend/vulkan_record.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 
@@ -12,7 +13,6 @@ namespace {
 
 using vulkan::AttentionShape;
 using vulkan::Glu;
-using vulkan::Groups;
 using vulkan::KernelPlan;
 using vulkan::MatmulKind;
 using Count = DispatchShape::Count;
@@ -75,8 +75,11 @@ private:
         put(plan.module, plan.constants, push, {Count::one, columns, plan.groups_x, plan.cols_per_group}, plan.required_subgroup);
     }
     void barrier() { now_->barrier(); }
+    /// At the beginning and at the end of each recording: how long the device was at it.
+    void note_time() {
+        if (a_.device->has(vulkan::kTimestamps)) now_->timestamp();
+    }
     Status begin();
-    Status end();
 
     void record_op(const Op& op);
     void matmul(const Op& op);
@@ -351,6 +354,7 @@ Status Recording::begin() {
     if (!c) return std::move(c).error();
     out_->commands.push_back(std::move(*c));
     now_ = &out_->commands.back();
+    note_time();
     return {};
 }
 
@@ -360,6 +364,7 @@ Result<OutputPass> Recording::output_pass() {
     if (!c) return std::move(c).error();
     OutputPass pass{std::move(*c), {}};
     now_ = &pass.commands;
+    note_time();
     counts_ = &a_.buffers->pass;
     shapes_ = &pass.shapes;
     const Op& op = a_.plan->ops.back();
@@ -370,6 +375,7 @@ Result<OutputPass> Recording::output_pass() {
     barrier();
     multiply(kind(op, op.parts[0]), op, op.parts[0], a_.buffers->logits.address(), value(a_.plan->logits).width, header, tile);
     if (!failed_) return std::move(failed_).error();
+    note_time();
     if (auto s = pass.commands.finish(); !s) return std::move(s).error();
     return pass;
 }
@@ -389,6 +395,7 @@ Result<std::unique_ptr<Executable>> Recording::record() {
         record_op(op);
         for (std::uint32_t p = 0; p < op.n_parts; ++p) ops += 2.0 * bucket_ * static_cast<double>(tensor(op.parts[p].weight, op.layer).n_elements());
         if (ops < kSubmitOps && i + 1 < n_ops) continue;
+        note_time();
         if (auto s = now_->finish(); !s) return std::move(s).error();
         now_ = nullptr;
         ops = 0;

@@ -3,8 +3,8 @@
 // memory each time: tokens, positions, block tables, and the lists of what attention has to look at.
 #pragma once
 
-#include <array>
-#include <vector>
+#include <algorithm>
+#include <span>
 
 #include "engine/backend/backend.h"
 #include "engine/kv/tiers.h"

@@ -56,12 +56,10 @@ struct VulkanWeights::Upload {
     std::size_t buffer = 0, offset = 0;
 };
 
-Status VulkanWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
-    matrices_.assign(weights_.layers.size() * kSlots, {});
-    vectors_.assign(weights_.layers.size() * kSlots, 0);
+/// Places for all tensors, one after the other, a new buffer where the last is full.
+Result<std::vector<VulkanWeights::Upload>> VulkanWeights::place() {
     const std::uint64_t largest = std::min<std::uint64_t>(kBuffer, device_.info().max_allocation) / kAlign * kAlign;
     std::vector<Upload> uploads;
-    std::uint64_t total = 0, done = 0;
     each_from(weights_, first_layer_, [&](const gguf::Tensor& t, Slot s, std::uint32_t l) {
         if (is_vector(s)) return uploads.push_back({&t, s, l, 0, 0, vector_bytes(t)});
         DeviceMatrix& m = matrices_[index(s, l)];
@@ -70,10 +68,8 @@ Status VulkanWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
         for (std::uint64_t p = 0; p < panels; p += most) {
             const std::uint64_t n = std::min(most, panels - p);
             uploads.push_back({&t, s, l, p, n, n * m.panel_stride});
-            total += n * m.panel_stride;
         }
     });
-    // Places: one after the other, a new buffer where the last is full.
     std::vector<std::uint64_t> sizes;
     for (Upload& u : uploads) {
         if (sizes.empty() || sizes.back() + padded(u.bytes) > largest) sizes.push_back(0);
@@ -86,17 +82,30 @@ Status VulkanWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
         if (!b) return std::move(b).error();
         buffers_.push_back(std::move(*b));
     }
+    return uploads;
+}
+
+Status VulkanWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
+    matrices_.assign(weights_.layers.size() * kSlots, {});
+    vectors_.assign(weights_.layers.size() * kSlots, 0);
+    auto uploads = place();
+    if (!uploads) return std::move(uploads).error();
+    std::uint64_t total = 0, done = 0;
+    for (const Upload& u : *uploads) total += u.bytes;
+    // Packing writes a few bytes here and there, which would crawl over a bus; shared memory takes them at once.
+    const bool direct = device_.info().kind != vulkan::DeviceKind::discrete;
     vulkan::Buffer staging[2];
     std::future<Status> copying;   // of the other staging buffer
     std::uint32_t turn = 0;
     const auto settle = [&] { return copying.valid() ? copying.get() : Status{}; };
-    for (const Upload& u : uploads) {
+    for (const Upload& u : *uploads) {
         const vulkan::Buffer& to = buffers_[u.buffer];
         if (is_vector(u.slot)) {
             vectors_[index(u.slot, u.layer)] = to.address() + u.offset;
             const std::vector<float> values = read_vector(*u.tensor);
             if (auto s = settle(); !s) return s;
             if (auto s = device_.write(to, u.offset, std::as_bytes(std::span(values))); !s) return s;
+            done += u.bytes;
             continue;
         }
         DeviceMatrix& m = matrices_[index(u.slot, u.layer)];
@@ -106,7 +115,7 @@ Status VulkanWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
         for (std::uint64_t p = 0; p < u.n_panels; p += most) {
             const std::uint64_t n = std::min(most, u.n_panels - p), bytes = n * m.panel_stride;
             const std::size_t at = u.offset + p * m.panel_stride;
-            if (!to.host().empty()) {
+            if (direct && !to.host().empty()) {
                 pack_panels(pool, *u.tensor, u.first_panel + p, n, to.host().data() + at);
             } else {
                 vulkan::Buffer& from = staging[turn ^= 1];   // the device may still read the other

@@ -45,7 +45,7 @@ public:
 private:
     struct Upload;
     std::size_t index(Slot s, std::uint32_t layer) const { return layer * kSlots + static_cast<std::size_t>(s); }
-    Status place(std::vector<std::size_t>& offsets);
+    Result<std::vector<Upload>> place();
 
     vulkan::Device& device_;
     const gguf::File& file_;

@@ -55,7 +55,7 @@ Status Executor::settle_offload(const ExecutorOptions& o) {
 }
 
 /// Uploads the device's layers and gives the page pools their places there.
-Status Executor::prepare_device(const gguf::File& file, const PrepareProgress& progress) {
+Status Executor::prepare_device(const gguf::File& file, const ExecutorOptions& o) {
     VulkanBackendArgs args;
     args.device = offload_.device.get();
     args.file = &file; args.hparams = &hparams_; args.weights = &weights_; args.plan = &device_plan_; args.first_layer = offload_.first_layer;
@@ -67,7 +67,15 @@ Status Executor::prepare_device(const gguf::File& file, const PrepareProgress& p
     }
     args.pool = pool_.get(); args.n_ctx = n_ctx_; args.max_bucket = max_batch_;
     device_backend_ = std::make_unique<VulkanBackend>(args);
-    if (auto s = device_backend_->prepare(progress); !s) return s;
+    const auto has = [&](std::uint32_t bit) { return offload_.device->has(static_cast<vulkan::Feature>(1u << bit)); };
+    std::vector<bool> had;
+    for (std::uint32_t i = 0; !vulkan::feature_name(i).empty(); ++i) had.push_back(has(i));
+    if (auto s = device_backend_->prepare(o.progress); !s) return s;
+    for (std::uint32_t i = 0; i < had.size(); ++i)
+        if (had[i] && !has(i)) {
+            offload_.notes.push_back(std::string(vulkan::feature_name(i)) + " of the device is not used: a kernel gave a wrong result with it");
+            if (o.log) o.log(offload_.notes.back());
+        }
     pages_->attach(device_backend_->pages());
     if (exact_pages_) exact_pages_->attach(device_backend_->exact_pages());
     return {};
@@ -162,7 +170,7 @@ Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const
     e->backend_->set_threads(o.n_threads, o.n_threads_batch);
     if (auto s = e->backend_->prepare(o.progress); !s) return std::move(s).error();
     if (e->offload_.device)
-        if (auto s = e->prepare_device(file, o.progress); !s) {
+        if (auto s = e->prepare_device(file, o); !s) {
             if (o.offload.n_layers != OffloadOptions::kAuto || s.error().code == Errc::cancelled) return std::move(s).error();
             e.reset();
             return without_device(file, o, "everything runs on the CPU: " + s.error().message);
@@ -206,11 +214,11 @@ Status Executor::run(const RunArgs& args) {
     if (device_backend_) crossing.crossing = device_backend_->crossing();
     Status s = backend_->run(*(*e)->cpu, crossing);
     if (s && device_backend_) s = device_backend_->run(*(*e)->device, crossing);
-    if (s) count(args, clock.seconds(), static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC);
+    if (s) count(args, clock.seconds(), static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC, device_backend_ ? device_backend_->run_seconds() : 0);
     return s;
 }
 
-void Executor::count(const RunArgs& args, double seconds, double cpu_seconds) {
+void Executor::count(const RunArgs& args, double seconds, double cpu_seconds, double device_seconds) {
     const std::size_t n = args.tokens.size();
     double cached = 0;
     for (const SeqChunk& c : args.chunks) {
@@ -224,6 +232,7 @@ void Executor::count(const RunArgs& args, double seconds, double cpu_seconds) {
     to.n_tokens += n;
     to.seconds += seconds;
     to.cpu_seconds += cpu_seconds;
+    to.device_seconds += device_seconds;
     to.bytes += work.bytes;
     to.operations += work.ops();
 }

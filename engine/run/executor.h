@@ -86,11 +86,11 @@ private:
     Status settle_offload(const ExecutorOptions& options);
     Status settle_memory(const gguf::File& file, const ExecutorOptions& options);
     Status make_pages(const KvPlan& plan, const ExecutorOptions& options);
-    Status prepare_device(const gguf::File& file, const PrepareProgress& progress);
+    Status prepare_device(const gguf::File& file, const ExecutorOptions& options);
     /// The same bucket on both backends.
     struct Pair { std::unique_ptr<Executable> cpu, device; };
     Result<const Pair*> find_executable(std::size_t n_tokens);
-    void count(const RunArgs& args, double seconds, double cpu_seconds);
+    void count(const RunArgs& args, double seconds, double cpu_seconds, double device_seconds);
 
     Hparams hparams_;
     Weights weights_;

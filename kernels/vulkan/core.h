@@ -82,6 +82,13 @@ struct Core {
     Status drain();  // waits for copies under way
     Error lost_error(const std::string& what) const;
 
+    /// Of two timestamps; a counter that has wrapped still gives the difference.
+    double seconds_between(std::uint64_t from, std::uint64_t to) const {
+        const std::uint32_t bits = traits.timestamp_bits;
+        const std::uint64_t mask = bits >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1;
+        return static_cast<double>((to - from) & mask) * static_cast<double>(traits.timestamp_ns) * 1e-9;
+    }
+
     // cache.cpp
     void load_cache();
     void save_cache();

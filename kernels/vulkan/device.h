@@ -160,6 +160,8 @@ public:
     Status run(Commands& commands, const std::string& what) { Commands* c = &commands; return run(std::span<Commands* const>(&c, 1), what); }
     /// Seconds at the timestamps of commands that have run, from the first.
     Result<std::vector<double>> timestamps(const Commands& commands) const;
+    /// Seconds from the first to the last of them; 0 where there are none. Allocates nothing.
+    double seconds(const Commands& commands) const;
 
     /// Copies to and from buffers of any kind, through staging memory where it must.
     Status write(const Buffer& to, std::size_t offset, std::span<const std::byte> bytes);

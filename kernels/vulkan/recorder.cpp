@@ -122,12 +122,19 @@ Result<std::vector<double>> Device::timestamps(const Commands& commands) const {
     const VkResult r = impl_->fn.GetQueryPoolResults(impl_->device, c.queries, 0, c.n_timestamps, ticks.size() * 8,
                                                      ticks.data(), 8, VK_QUERY_RESULT_64_BIT);
     if (r != VK_SUCCESS) return Error{Errc::device_lost, cat("timestamps: ", result_name(r))};
-    const std::uint32_t bits = impl_->traits.timestamp_bits;
-    const std::uint64_t mask = bits >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1;
-    for (std::size_t i = 0; i < ticks.size(); ++i)  // a counter that has wrapped still gives the difference
-        out[i] =
-            static_cast<double>((ticks[i] - ticks[0]) & mask) * static_cast<double>(impl_->traits.timestamp_ns) * 1e-9;
+    for (std::size_t i = 0; i < ticks.size(); ++i) out[i] = impl_->seconds_between(ticks[0], ticks[i]);
     return out;
+}
+
+double Device::seconds(const Commands& commands) const {
+    const Commands::Impl& c = *commands.impl_;
+    if (!c.has_run || c.n_timestamps < 2) return 0;
+    std::uint64_t ticks[2];
+    for (std::uint32_t i = 0; i < 2; ++i)
+        if (impl_->fn.GetQueryPoolResults(impl_->device, c.queries, i ? c.n_timestamps - 1 : 0, 1, 8, &ticks[i], 8,
+                                          VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
+            return 0;
+    return impl_->seconds_between(ticks[0], ticks[1]);
 }
 
 }  // namespace quern::vulkan

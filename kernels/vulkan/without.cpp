@@ -56,6 +56,7 @@ Result<const Kernel*> Device::kernel(std::string_view, std::span<const std::uint
 Result<Commands> Device::record() { return none(); }
 Status Device::run(std::span<Commands* const>, const std::string&) { return none(); }
 Result<std::vector<double>> Device::timestamps(const Commands&) const { return none(); }
+double Device::seconds(const Commands&) const { return 0; }
 Status Device::write(const Buffer&, std::size_t, std::span<const std::byte>) { return none(); }
 Status Device::read(const Buffer&, std::size_t, std::span<std::byte>) { return none(); }
 std::uint32_t Device::n_validation_messages() const { return 0; }

@@ -291,6 +291,8 @@ class Devices(unittest.TestCase):
         rows = run_json("bench", "-m", MODEL, "--device", "llvmpipe", "-p", "4", "-n", "2", "-r", "1", "-o", "json")
         self.assertEqual({r["backends"] for r in rows}, {"Vulkan"})
         self.assertIn("llvmpipe", rows[0]["gpu_info"])
+        for r in rows:
+            self.assertTrue(0 < r["device_share"] <= 1, r["device_share"])
 
 
 class Threads(unittest.TestCase):

@@ -88,6 +88,14 @@ TEST_F(DeviceModel, TinyLogitsMatchTheReference) {
     }
 }
 
+/// Memory that the host does not see, as most of a discrete GPU's: weights and pages go through staging.
+TEST_F(DeviceModel, MemoryThatTheHostDoesNotSee) {
+    const Tiny m = tiny_models().front();
+    ModelOptions o = on_device(kGpuLayersAll);
+    o.device_disable = {"host-visible"};
+    EXPECT_LT(test::nmse(logits_of(m.file, m.ids, o), m.want), 1e-5);
+}
+
 /// With some layers on the CPU, which rounds activations to int8 for quantized weights.
 TEST_F(DeviceModel, SomeLayersOnTheCpu) {
     for (const Tiny& m : tiny_models())
