@@ -34,8 +34,8 @@ struct Bottleneck {
 struct RunMetrics {
     std::uint64_t n_runs = 0, n_tokens = 0;
     double seconds = 0, cpu_seconds = 0;
-    double device_seconds = 0;          ///< of `seconds`, a GPU was at work, by its own clock
     double bytes = 0, operations = 0;   ///< that the work needs, not what the kernels happen to do: docs/benchmarks.md
+    double device_seconds = 0;          ///< of `seconds`, a GPU was at work, by its own clock
 };
 
 /// Times are in seconds. What is marked (model) covers all sessions and batchers of the Model since it was loaded, the rest
