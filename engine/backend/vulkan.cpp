@@ -12,14 +12,13 @@ namespace quern::engine {
 using vulkan::Buffer;
 using vulkan::MemoryKind;
 
-/// The device's layers of the page pool: a buffer a layer.
+/// The device's layers of the page pool: a buffer a layer. Runs and copies take turns in the device.
 class VulkanPages final : public DevicePages {
 public:
-    VulkanPages(vulkan::Device& device, std::mutex& mutex, const KvShape& shape, std::uint32_t first_layer, std::span<const Buffer> layers)
-        : device_(device), mutex_(mutex), shape_(shape), first_layer_(first_layer), layers_(layers) {}
+    VulkanPages(vulkan::Device& device, const KvShape& shape, std::uint32_t first_layer, std::span<const Buffer> layers)
+        : device_(device), shape_(shape), first_layer_(first_layer), layers_(layers) {}
 
     Status copy(std::uint32_t from, std::uint32_t to) override {
-        std::lock_guard lock(mutex_);
         auto c = device_.record();
         if (!c) return std::move(c).error();
         for (std::size_t l = 0; l < layers_.size(); ++l) {
@@ -30,11 +29,9 @@ public:
         return device_.run(*c, "copying a page of the KV cache");
     }
     Status read(std::uint32_t layer, std::uint32_t page, std::span<std::byte> to) const override {
-        std::lock_guard lock(mutex_);
         return device_.read(layers_[layer - first_layer_], page * part_bytes(layer), to);
     }
     Status write(std::uint32_t layer, std::uint32_t page, std::span<const std::byte> from) override {
-        std::lock_guard lock(mutex_);
         return device_.write(layers_[layer - first_layer_], page * part_bytes(layer), from);
     }
 
@@ -42,7 +39,6 @@ private:
     std::size_t part_bytes(std::uint32_t layer) const { return shape_.n_head_kv[layer] * shape_.head_bytes(); }
 
     vulkan::Device& device_;
-    std::mutex& mutex_;
     KvShape shape_;
     std::uint32_t first_layer_;
     std::span<const Buffer> layers_;
@@ -56,7 +52,6 @@ struct VulkanBackend::Impl {
     DeviceBuffers buffers;
     std::vector<std::byte> block;      // of the next run, in ordinary memory
     double run_seconds = 0;
-    std::mutex mutex;                  // one user of the device at a time: runs, and pages that are copied
 
     explicit Impl(const VulkanBackendArgs& a) : args(a), weights(*a.device, *a.file, *a.weights, a.first_layer) {}
 
@@ -121,10 +116,10 @@ Status VulkanBackend::prepare(const PrepareProgress& progress) {
 }
 
 std::unique_ptr<DevicePages> VulkanBackend::pages() {
-    return std::make_unique<VulkanPages>(*impl_->args.device, impl_->mutex, impl_->args.kv, impl_->args.first_layer, impl_->buffers.pages);
+    return std::make_unique<VulkanPages>(*impl_->args.device, impl_->args.kv, impl_->args.first_layer, impl_->buffers.pages);
 }
 std::unique_ptr<DevicePages> VulkanBackend::exact_pages() {
-    return std::make_unique<VulkanPages>(*impl_->args.device, impl_->mutex, impl_->args.exact, impl_->args.first_layer, impl_->buffers.exact);
+    return std::make_unique<VulkanPages>(*impl_->args.device, impl_->args.exact, impl_->args.first_layer, impl_->buffers.exact);
 }
 
 double VulkanBackend::run_seconds() const { return impl_->run_seconds; }
@@ -136,7 +131,7 @@ Result<std::unique_ptr<Executable>> VulkanBackend::compile(std::uint32_t bucket)
 Status VulkanBackend::run(Executable& executable, const RunArgs& args) {
     auto& e = static_cast<VulkanExecutable&>(executable);
     Impl& i = *impl_;
-    std::lock_guard lock(i.mutex);   // the CPU's backend, which always runs before, has refused what cannot be run
+    // The CPU's backend, which always runs before, has refused what cannot be run.
     const std::size_t used = RunBlock::write(i.block, i.layout, e.bucket(), args, e.shapes);
     std::memcpy(i.buffers.run.host().data(), i.block.data(), used);
     if (auto s = i.args.device->run(e.body, "a step"); !s) return s;

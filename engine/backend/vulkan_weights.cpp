@@ -2,7 +2,6 @@
 #include "engine/backend/vulkan_weights.h"
 
 #include <algorithm>
-#include <future>
 
 #include "engine/backend/pack_panels.h"
 #include "kernels/table.h"
@@ -10,7 +9,8 @@
 namespace quern::engine {
 namespace {
 
-constexpr std::uint64_t kAlign = 256, kBuffer = 1u << 30, kStaging = 32u << 20;
+constexpr std::uint64_t kAlign = 256, kBuffer = 1u << 30;
+constexpr std::uint64_t kStretch = 32u << 20;   // packed at a time
 
 std::uint64_t padded(std::uint64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 std::uint64_t vector_bytes(const gguf::Tensor& t) { return t.n_elements() * sizeof(float); }
@@ -92,18 +92,13 @@ Status VulkanWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
     if (!uploads) return std::move(uploads).error();
     std::uint64_t total = 0, done = 0;
     for (const Upload& u : *uploads) total += u.bytes;
-    // Packing writes a few bytes here and there, which would crawl over a bus; shared memory takes them at once.
-    const bool direct = device_.info().kind != vulkan::DeviceKind::discrete;
-    vulkan::Buffer staging[2];
-    std::future<Status> copying;   // of the other staging buffer
-    std::uint32_t turn = 0;
-    const auto settle = [&] { return copying.valid() ? copying.get() : Status{}; };
+    // Packed in ordinary memory: packing writes a few bytes here and there, which would crawl over a bus.
+    std::vector<std::byte> packed;
     for (const Upload& u : *uploads) {
         const vulkan::Buffer& to = buffers_[u.buffer];
         if (is_vector(u.slot)) {
             vectors_[index(u.slot, u.layer)] = to.address() + u.offset;
             const std::vector<float> values = read_vector(*u.tensor);
-            if (auto s = settle(); !s) return s;
             if (auto s = device_.write(to, u.offset, std::as_bytes(std::span(values))); !s) return s;
             done += u.bytes;
             continue;
@@ -111,39 +106,18 @@ Status VulkanWeights::load(ThreadPool& pool, const PrepareProgress& progress) {
         DeviceMatrix& m = matrices_[index(u.slot, u.layer)];
         const auto first_row = static_cast<std::uint32_t>(u.first_panel * kernels::kLanes);
         m.parts.push_back({to.address() + u.offset, first_row, static_cast<std::uint32_t>(std::min<std::uint64_t>(m.n_rows - first_row, u.n_panels * kernels::kLanes))});
-        const std::uint64_t most = std::max<std::uint64_t>(1, kStaging / m.panel_stride);
+        const std::uint64_t most = std::max<std::uint64_t>(1, kStretch / m.panel_stride);
         for (std::uint64_t p = 0; p < u.n_panels; p += most) {
             const std::uint64_t n = std::min(most, u.n_panels - p), bytes = n * m.panel_stride;
-            const std::size_t at = u.offset + p * m.panel_stride;
-            if (direct && !to.host().empty()) {
-                pack_panels(pool, *u.tensor, u.first_panel + p, n, to.host().data() + at);
-            } else {
-                vulkan::Buffer& from = staging[turn ^= 1];   // the device may still read the other
-                if (from.size() < bytes) {
-                    from = {};
-                    auto b = device_.allocate(std::max(bytes, kStaging), vulkan::MemoryKind::upload, "staging of weights");
-                    if (!b) return std::move(b).error();
-                    from = std::move(*b);
-                }
-                pack_panels(pool, *u.tensor, u.first_panel + p, n, from.host().data());
-                if (auto s = settle(); !s) return s;
-                copying = std::async(std::launch::async, [this, &from, &to, at, bytes]() -> Status {
-                    auto c = device_.record();
-                    if (!c) return std::move(c).error();
-                    c->copy(from, 0, to, at, bytes);
-                    if (auto s = c->finish(); !s) return s;
-                    return device_.run(*c, "uploading weights");
-                });
-            }
+            if (packed.size() < bytes) packed.resize(bytes);
+            pack_panels(pool, *u.tensor, u.first_panel + p, n, packed.data());
             release_panels(file_, *u.tensor, u.first_panel + p, n);
+            if (auto s = device_.write(to, u.offset + p * m.panel_stride, std::span(packed).first(bytes)); !s) return s;
             done += bytes;
-            if (progress && !progress(done, total)) {
-                (void)settle();
-                return Error{Errc::cancelled, "loading was cancelled"};
-            }
+            if (progress && !progress(done, total)) return Error{Errc::cancelled, "loading was cancelled"};
         }
     }
-    return settle();
+    return {};
 }
 
 }  // namespace quern::engine

@@ -34,7 +34,7 @@ public:
     /// Bytes that load() takes on the device, of a layer or (layer = n_layer) of the output.
     static std::uint64_t layer_bytes(const Weights& weights, std::uint32_t layer);
     std::uint64_t bytes() const;
-    /// Packs with all threads of the pool into staging memory while the device copies what was packed before.
+    /// Packs with all threads of the pool while the device copies what was packed before (Device::write).
     Status load(ThreadPool& pool, const PrepareProgress& progress);
 
     /// After load(); Slot::output gives the tied embedding where there is no output tensor.
