@@ -31,16 +31,6 @@ struct Flags {
     bool json = false, quick = false;
 };
 
-struct MatrixKernel {
-    MatmulKind kind;
-    const char* name;
-};
-constexpr MatrixKernel kKernels[] = {{MatmulKind::matvec, "matvec"},
-                                     {MatmulKind::matvec_dot, "matvec_dot"},
-                                     {MatmulKind::matmul, "matmul"},
-                                     {MatmulKind::matmul_dot, "matmul_dot"},
-                                     {MatmulKind::matmul_coop, "matmul_coop"}};
-
 /// Weights, activations and results, made once for the largest product.
 struct Memory {
     Buffer w, x, y;
@@ -116,24 +106,24 @@ Status measure_all(Device& device, const Flags& f, const DeviceRoofline& roof, J
         if (!f.types.empty() && ("," + f.types + ",").find("," + std::string(q.name) + ",") == std::string::npos)
             continue;
         if (f.k % q.block_elements != 0) continue;
-        for (const MatrixKernel& kernel : kKernels) {
-            if (!possible(device, kernel.kind, q.type)) continue;
-            const bool few = kernel.kind == MatmulKind::matvec || kernel.kind == MatmulKind::matvec_dot;
+        for (const MatmulKind kernel : kMatmulKinds) {
+            if (!possible(device, kernel, q.type)) continue;
+            const bool few = is_matvec(kernel);
             for (const std::uint32_t n_cols :
                  few ? std::vector<std::uint32_t>{1, 2, 4, 8, 16} : std::vector<std::uint32_t>{64, 512}) {
-                const auto seconds = time_product(device, *memory, f, kernel.kind, q.type, n_cols);
+                const auto seconds = time_product(device, *memory, f, kernel, q.type, n_cols);
                 if (!seconds) return seconds.error();
                 const double bytes = static_cast<double>((f.rows + 15) / 16 * kernels::panel_bytes(q.type, f.k));
                 const double gb_s = bytes / *seconds / 1e9, gop_s = 2.0 * f.rows * f.k * n_cols / *seconds / 1e9;
-                const double peak = kernel.kind == MatmulKind::matmul_coop ? roof.coopmat_gop_s
-                                    : takes_rounded(kernel.kind)           ? roof.int8_gop_s
+                const double peak = kernel == MatmulKind::matmul_coop ? roof.coopmat_gop_s
+                                    : takes_rounded(kernel)           ? roof.int8_gop_s
                                                                            : roof.f32_gop_s;
                 if (!f.json)
                     std::printf("%-6s %-12s %4u columns %10.1f us %8.1f GB/s (%3.0f%%) %9.0f GOP/s (%3.0f%%)\n", q.name,
-                                kernel.name, n_cols, *seconds * 1e6, gb_s, 100 * gb_s / roof.read_gb_s, gop_s,
+                                kernel_name(kernel), n_cols, *seconds * 1e6, gb_s, 100 * gb_s / roof.read_gb_s, gop_s,
                                 peak ? 100 * gop_s / peak : 0.0);
                 out.push_back({{"type", q.name},
-                               {"kernel", kernel.name},
+                               {"kernel", kernel_name(kernel)},
                                {"n_cols", n_cols},
                                {"seconds", *seconds},
                                {"gb_s", gb_s},

@@ -25,22 +25,6 @@ bool is_built(std::string_view module) {
     return std::any_of(modules().begin(), modules().end(), [&](const ModuleInfo& m) { return m.name == module; });
 }
 
-std::string_view kernel_name(MatmulKind kind) {
-    switch (kind) {
-        case MatmulKind::matvec:
-            return "matvec";
-        case MatmulKind::matvec_dot:
-            return "matvec_dot";
-        case MatmulKind::matmul:
-            return "matmul";
-        case MatmulKind::matmul_dot:
-            return "matmul_dot";
-        case MatmulKind::matmul_coop:
-            return "matmul_coop";
-    }
-    return {};
-}
-
 /// Blocks whose loads a thread has under way at once: up to 64 bytes (16 registers) for one column, less where sums for
 /// more columns take the registers and arithmetic the time. Divides the number of blocks.
 std::uint32_t unroll(DType t, std::uint32_t n_k, std::uint32_t n_sums) {
@@ -90,6 +74,22 @@ void plan_coop(KernelPlan& plan, std::uint32_t n_rows, std::uint32_t max_cols, c
 }
 
 }  // namespace
+
+const char* kernel_name(MatmulKind kind) {
+    switch (kind) {
+        case MatmulKind::matvec:
+            return "matvec";
+        case MatmulKind::matvec_dot:
+            return "matvec_dot";
+        case MatmulKind::matmul:
+            return "matmul";
+        case MatmulKind::matmul_dot:
+            return "matmul_dot";
+        case MatmulKind::matmul_coop:
+            return "matmul_coop";
+    }
+    return "";
+}
 
 MatmulKind choose_matmul(DType t, std::uint32_t max_cols, std::uint32_t features, bool rounded) {
     const bool dot = rounded && (features & kIntegerDot) != 0 && !is_float(t);

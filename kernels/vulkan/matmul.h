@@ -23,6 +23,10 @@ enum class MatmulKind : std::uint8_t {
     matmul_coop,  // many columns, float activations, which it rounds to F16: they must lie within +-65504
 };
 
+inline constexpr MatmulKind kMatmulKinds[] = {MatmulKind::matvec, MatmulKind::matvec_dot, MatmulKind::matmul, MatmulKind::matmul_dot, MatmulKind::matmul_coop};
+/// "matvec", ...: what its modules' names begin with.
+const char* kernel_name(MatmulKind kind);
+
 struct KernelPlan {
     std::string module;
     std::vector<std::uint32_t> constants;
@@ -41,6 +45,7 @@ inline constexpr std::uint32_t kMatvecCols = 16;
 /// rounded to int8, which is used where the device is fast at it and the weights are quantized.
 MatmulKind choose_matmul(DType t, std::uint32_t max_cols, std::uint32_t features, bool rounded);
 
+constexpr bool is_matvec(MatmulKind k) { return k == MatmulKind::matvec || k == MatmulKind::matvec_dot; }
 constexpr bool takes_rounded(MatmulKind k) { return k == MatmulKind::matvec_dot || k == MatmulKind::matmul_dot; }
 
 /// Kernel of a matrix (or part of one) of n_rows x n_k for up to max_cols columns at a time. Push: MatmulPush. n_k is a

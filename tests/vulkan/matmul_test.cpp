@@ -9,18 +9,7 @@
 namespace quern::vulkan::test {
 namespace {
 
-struct MatrixKernel {
-    MatmulKind kind;
-    const char* name;
-};
-constexpr MatrixKernel kKernels[] = {{MatmulKind::matvec, "matvec"},
-                                     {MatmulKind::matvec_dot, "matvec_dot"},
-                                     {MatmulKind::matmul, "matmul"},
-                                     {MatmulKind::matmul_dot, "matmul_dot"},
-                                     {MatmulKind::matmul_coop, "matmul_coop"}};
-bool is_matvec(MatmulKind k) { return k == MatmulKind::matvec || k == MatmulKind::matvec_dot; }
-
-class VulkanMatmul : public MatrixTest, public testing::WithParamInterface<MatrixKernel> {
+class VulkanMatmul : public MatrixTest, public testing::WithParamInterface<MatmulKind> {
 protected:
     void SetUp() override {
         MatrixTest::SetUp();
@@ -33,7 +22,7 @@ protected:
         for (const std::string_view missing : missing_modules())
             if (missing.starts_with("matmul_coop")) GTEST_SKIP() << missing;
     }
-    static MatmulKind kind() { return GetParam().kind; }
+    static MatmulKind kind() { return GetParam(); }
     static bool takes(const QuantInfo& q) { return is_quant(q) || !takes_rounded(kind()); }
     /// Raw MXFP4 has scales up to 2^63, beyond F16.
     static bool takes(const QuantInfo& q, Fill fill) {
@@ -236,8 +225,8 @@ TEST_P(VulkanMatmul, OneChangedWeightBitFailsTheCheck) {
     }
 }
 
-std::string kernel_label(const testing::TestParamInfo<MatrixKernel>& i) { return i.param.name; }
-INSTANTIATE_TEST_SUITE_P(Kernels, VulkanMatmul, testing::ValuesIn(kKernels), kernel_label);
+std::string kernel_label(const testing::TestParamInfo<MatmulKind>& i) { return kernel_name(i.param); }
+INSTANTIATE_TEST_SUITE_P(Kernels, VulkanMatmul, testing::ValuesIn(kMatmulKinds), kernel_label);
 
 class VulkanGlu : public MatrixTest {};
 
