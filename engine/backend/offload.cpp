@@ -13,11 +13,6 @@ namespace {
 /// Left to the driver and others.
 constexpr std::uint64_t kReserve = 256u << 20;
 
-std::uint64_t cache_bytes(const KvPlan& kv, std::uint32_t layer) {
-    const auto of = [&](const KvShape& s, std::uint64_t tokens) { return (tokens + s.page_tokens - 1) / s.page_tokens * s.n_head_kv[layer] * s.head_bytes(); };
-    return of(kv.shape, kv.n_tokens) + (kv.tiers.on ? of(kv.exact, kv.n_exact_tokens) : 0);
-}
-
 /// Why the kernels cannot run this model at all; empty: they can.
 std::string obstacle(const Hparams& h) {
     if (h.head_dim % 8 || h.head_dim > 512) return cat("heads of ", h.head_dim, " values cannot run on a device; they must be multiples of 8 up to 512");
@@ -47,7 +42,7 @@ Result<Offload> choose_offload(const OffloadOptions& o, const Hparams& h, const 
     std::uint32_t fits = 0;
     for (; fits < most; ++fits) {
         const std::uint32_t layer = h.n_layer - 1 - fits;
-        need += VulkanWeights::layer_bytes(weights, layer) + cache_bytes(kv, layer);
+        need += VulkanWeights::layer_bytes(weights, layer) + kv.bytes(layer + 1) - kv.bytes(layer);
         if (need > room) break;
     }
     if (fits < most) {

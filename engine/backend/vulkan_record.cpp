@@ -47,8 +47,7 @@ private:
         return matmul_kind(a_, tensor(p.weight, op.layer).type, p.weight, cols(op.in));
     }
     bool fused(const Op& op) const {
-        const MatmulKind k = kind(op, op.parts[0]);
-        return (k == MatmulKind::matvec || k == MatmulKind::matvec_dot) && tensor(op.parts[0].weight, op.layer).type == tensor(op.parts[1].weight, op.layer).type;
+        return vulkan::is_matvec(kind(op, op.parts[0])) && tensor(op.parts[0].weight, op.layer).type == tensor(op.parts[1].weight, op.layer).type;
     }
 
     void find_forms();
@@ -83,7 +82,14 @@ private:
 
     void record_op(const Op& op);
     void matmul(const Op& op);
-    void multiply(MatmulKind kind, const Op& op, const MatmulPart& p, std::uint64_t y, std::uint32_t y_stride, std::uint64_t run, std::uint64_t x = 0);
+    /// Where a product's results go, the run's header, and another place of the input's floats than its own, if it has one.
+    struct Product {
+        std::uint64_t y;
+        std::uint32_t y_stride;
+        std::uint64_t run, x = 0;
+    };
+    /// y (+)= W x for all parts of one matrix; with `up` y = activation(W x) * (W_up x).
+    void multiply(const Product& product, const Op& op, const MatmulPart& p, const MatmulPart* up = nullptr);
     void matmul_glu(const Op& op);
     template <class Push> void set_pages(Push& p, std::uint32_t layer) const;
     void copy_pages(std::uint32_t layer, std::uint32_t list, Count count);
@@ -188,24 +194,28 @@ void Recording::round(ValueId id) {
     put(vulkan::plan_quantize(q.n), q, rows(id));
 }
 
-/// y (+)= W x for all parts of one matrix. x: another place of the input's floats than its own.
-void Recording::multiply(MatmulKind kind, const Op& op, const MatmulPart& p, std::uint64_t y, std::uint32_t y_stride, std::uint64_t run, std::uint64_t x) {
+void Recording::multiply(const Product& product, const Op& op, const MatmulPart& p, const MatmulPart* up) {
     const DeviceMatrix& m = a_.weights->matrix(p.weight, op.layer);
-    const bool rounded = vulkan::takes_rounded(kind);
-    for (const DevicePanels& part : m.parts) {
+    const MatmulKind k = kind(op, p);
+    const bool rounded = vulkan::takes_rounded(k);
+    const Glu glu = !up ? Glu::none : h_.arch->activation == Activation::geglu ? Glu::geglu : Glu::swiglu;
+    for (std::size_t i = 0; i < m.parts.size(); ++i) {
+        const DevicePanels& part = m.parts[i];
+        const std::uint64_t first = std::uint64_t{part.first_row} * sizeof(float);
         vulkan::MatmulPush push{};
         push.w = part.address;
-        push.x = x ? x : rounded ? act(op.in) : f32(op.in);
-        push.y = y + std::uint64_t{part.first_row} * sizeof(float);
-        if (const std::uint64_t bias = a_.weights->vector(p.bias, op.layer)) push.bias = bias + std::uint64_t{part.first_row} * sizeof(float);
-        push.run = run;
+        if (up) push.w_up = a_.weights->matrix(up->weight, op.layer).parts[i].address;   // of one shape, so cut alike
+        push.x = product.x ? product.x : rounded ? act(op.in) : f32(op.in);
+        push.y = product.y + first;
+        if (const std::uint64_t bias = a_.weights->vector(p.bias, op.layer)) push.bias = bias + first;
+        push.run = product.run;
         push.panel_stride = static_cast<vulkan::uint>(m.panel_stride / 16);
         push.n_rows = part.n_rows; push.n_k = m.n_k;
         push.x_stride = rounded ? act_words(op.in) : stride(op.in) / 4;
-        push.y_stride = y_stride;
+        push.y_stride = product.y_stride;
         push.cols_from = cols_from(rows(op.in));
         push.add = p.add;
-        put(vulkan::plan_matmul(kind, m.type, part.n_rows, m.n_k, cols(op.in), Glu::none, a_.device->info()), push, rows(op.in));
+        put(vulkan::plan_matmul(k, m.type, part.n_rows, m.n_k, cols(op.in), glu, a_.device->info()), push, rows(op.in));
     }
 }
 
@@ -213,38 +223,24 @@ void Recording::matmul(const Op& op) {
     for (std::uint32_t i = 0; i < op.n_parts; ++i) {
         const MatmulPart& p = op.parts[i];
         const bool logits = p.out == a_.plan->logits;
-        multiply(kind(op, p), op, p, logits ? a_.buffers->logits.address() : f32(p.out), logits ? value(p.out).width : stride(p.out), run());
+        multiply({logits ? a_.buffers->logits.address() : f32(p.out), logits ? value(p.out).width : stride(p.out), run()}, op, p);
     }
 }
 
 void Recording::matmul_glu(const Op& op) {
-    const bool gelu = h_.arch->activation == Activation::geglu;
-    if (!fused(op)) {
-        const auto& [gate, up] = temporary_.at(&op);
-        const std::uint32_t width = value(op.out).width, row = stride(op.out);
-        multiply(kind(op, op.parts[0]), op, op.parts[0], at(gate), row, run());
-        multiply(kind(op, op.parts[1]), op, op.parts[1], at(up), row, run());
-        barrier();
-        put("pair", vulkan::pair_constants(gelu ? vulkan::PairOp::geglu : vulkan::PairOp::swiglu), vulkan::PairPush{at(gate), at(up), f32(op.out), row, row, row, width},
-            {rows(op.out), Count::one, 1, vulkan::row_pieces(width)});
+    const std::uint32_t row = stride(op.out);
+    if (fused(op)) {
+        multiply({f32(op.out), row, run()}, op, op.parts[0], &op.parts[1]);
         return round(op.out);
     }
-    const DeviceMatrix &gate = a_.weights->matrix(op.parts[0].weight, op.layer), &up = a_.weights->matrix(op.parts[1].weight, op.layer);
-    const MatmulKind k = kind(op, op.parts[0]);
-    const bool rounded = vulkan::takes_rounded(k);
-    for (std::size_t i = 0; i < gate.parts.size(); ++i) {   // of one shape, so cut alike
-        vulkan::MatmulPush push{};
-        push.w = gate.parts[i].address; push.w_up = up.parts[i].address;
-        push.x = rounded ? act(op.in) : f32(op.in);
-        push.y = f32(op.out) + std::uint64_t{gate.parts[i].first_row} * sizeof(float);
-        push.run = run();
-        push.panel_stride = static_cast<vulkan::uint>(gate.panel_stride / 16);
-        push.n_rows = gate.parts[i].n_rows; push.n_k = gate.n_k;
-        push.x_stride = rounded ? act_words(op.in) : stride(op.in) / 4;
-        push.y_stride = stride(op.out);
-        push.cols_from = cols_from(rows(op.in));
-        put(vulkan::plan_matmul(k, gate.type, push.n_rows, push.n_k, cols(op.in), gelu ? Glu::geglu : Glu::swiglu, a_.device->info()), push, rows(op.in));
-    }
+    const auto& [gate, up] = temporary_.at(&op);
+    const std::uint32_t width = value(op.out).width;
+    const auto activation = h_.arch->activation == Activation::geglu ? vulkan::PairOp::geglu : vulkan::PairOp::swiglu;
+    multiply({at(gate), row, run()}, op, op.parts[0]);
+    multiply({at(up), row, run()}, op, op.parts[1]);
+    barrier();
+    put("pair", vulkan::pair_constants(activation), vulkan::PairPush{at(gate), at(up), f32(op.out), row, row, row, width},
+        {rows(op.out), Count::one, 1, vulkan::row_pieces(width)});
     round(op.out);
 }
 
@@ -373,7 +369,7 @@ Result<OutputPass> Recording::output_pass() {
     put("gather", vulkan::kGatherConstants, vulkan::GatherPush{header, f32(op.in), tile, vulkan::kListOutputs, stride(op.in), stride(op.in), n},
         {Count::outputs, Count::one, 1, vulkan::row_pieces(n)});
     barrier();
-    multiply(kind(op, op.parts[0]), op, op.parts[0], a_.buffers->logits.address(), value(a_.plan->logits).width, header, tile);
+    multiply({a_.buffers->logits.address(), value(a_.plan->logits).width, header, tile}, op, op.parts[0]);
     if (!failed_) return std::move(failed_).error();
     note_time();
     if (auto s = pass.commands.finish(); !s) return std::move(s).error();
