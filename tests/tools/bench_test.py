@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import unittest
 
-from support import MODEL, MODEL_ERROR, OK, TINY, USAGE, run, run_json
+from support import MODEL, MODEL_ERROR, OK, TINY, USAGE, need_lavapipe, run, run_json
 
 # Scripts written for llama-bench read these.
 KEYS = {"build_commit", "cpu_info", "model_filename", "model_type", "model_size", "model_n_params", "n_batch",
@@ -181,6 +181,16 @@ class Bench(unittest.TestCase):
         self.assertEqual(p.returncode, MODEL_ERROR)
         self.assertIn("nowhere.gguf", p.stderr)
         self.assertEqual([r["n_prompt"] for r in json.loads(p.stdout)], [8])
+
+
+class Device(unittest.TestCase):
+    def test_share_of_the_device(self):
+        need_lavapipe()
+        rows = run_json("bench", "-m", MODEL, "--device", "llvmpipe", "-p", "4", "-n", "2", "-r", "1", "-o", "json")
+        self.assertEqual({r["backends"] for r in rows}, {"Vulkan"})
+        self.assertIn("llvmpipe", rows[0]["gpu_info"])
+        for r in rows:
+            self.assertTrue(0 < r["device_share"] <= 1, r["device_share"])
 
 
 class Presets(unittest.TestCase):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
+import unittest
 
 BIN = os.environ["QUERN_BIN"]
 SOURCE = os.environ["QUERN_SOURCE"]
@@ -35,6 +36,13 @@ def run_json(name, *args, **more):
     p = run(name, *args, **more)
     assert p.returncode == OK, f"{name} ended with {p.returncode}: {p.stderr}"
     return json.loads(p.stdout)
+
+
+def need_lavapipe():
+    """Skips where Mesa's software device is missing. It is taken only where it is named, so by tests that name it."""
+    p = run("infer", "--list-devices")
+    if p.returncode != OK or "llvmpipe" not in p.stdout:
+        raise unittest.SkipTest("no lavapipe here: " + (p.stderr or p.stdout).strip())
 
 
 def manifest(file):
