@@ -28,6 +28,9 @@ enum class DType : std::uint32_t {
     MXFP4 = 39,
 };
 
+/// Values that stand for themselves, without a block's scale.
+constexpr bool is_float(DType t) { return t == DType::F32 || t == DType::F16 || t == DType::BF16; }
+
 /// What the rest of the house needs to know of a type; one entry a type, from formats/quant/<type>.h.
 struct QuantInfo {
     DType type;

@@ -24,22 +24,14 @@ std::string Test::name() const {
     return out;
 }
 
-Result<ModelCost> ModelCost::of(const Model& model) {
+ModelCost::ModelCost(const Model& model) {
     const Model::Impl& impl = Internals::of(model);
-    const engine::Hparams& h = impl.executor->hparams();
-    const auto weights = engine::check_weights(*impl.file, h);
-    if (!weights) return weights.error();
-    ModelCost out;
-    out.plan_ = engine::PlanCost(engine::build_plan(h, *weights), *weights, double(model.memory_report().kv_bytes_per_token));
-    for (const gguf::Tensor& t : impl.file->tensors()) out.tensor_bytes_ += t.data.size();
-    out.window_ = h.window;
-    return out;
+    executor_ = impl.executor.get();
+    for (const gguf::Tensor& t : impl.file->tensors()) tensor_bytes_ += t.data.size();
 }
 
-double ModelCost::seen(std::uint32_t n_tokens) const { return window_ ? std::min(n_tokens, window_) : n_tokens; }
-
-void ModelCost::add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double cached) const {
-    const engine::StepWork work = plan_.of(tokens, outputs, cached);
+void ModelCost::add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double kv_bytes) const {
+    const engine::StepWork work = executor_->cost().of(tokens, outputs, kv_bytes);
     const double bytes = work.bytes, int8 = work.int8_ops, f32 = work.f32_ops;
     to.bytes += bytes;
     to.int8_ops += int8;
@@ -56,11 +48,11 @@ Cost ModelCost::of_test(const Test& test, std::uint32_t n_batch, const Roofline&
     for (std::uint32_t done = 0; done < test.n_prompt;) {
         const std::uint32_t n = std::min(n_batch, test.n_prompt - done);
         done += n;
-        add_step(out, roofline, n, done == test.n_prompt, seen(test.n_depth + done));
+        add_step(out, roofline, n, done == test.n_prompt, executor_->kv_bytes(test.n_depth + done));
     }
     const double n = std::max(1u, test.n_streams);
     for (std::uint32_t i = 1; i <= test.n_gen; ++i)
-        add_step(out, roofline, n, n, n * seen(test.n_depth + test.n_prompt + i));
+        add_step(out, roofline, n, n, n * executor_->kv_bytes(test.n_depth + test.n_prompt + i));
     return out;
 }
 

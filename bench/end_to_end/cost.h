@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bench/roofline/roofline.h"
-#include "engine/plan/cost.h"
+#include "engine/run/executor.h"
 #include "quern/quern.hpp"
 
 namespace quern::bench {
@@ -36,17 +36,15 @@ struct Cost : engine::StepWork {
 /// What tests of a model ask of the machine.
 class ModelCost {
 public:
-    static Result<ModelCost> of(const Model& model);
+    explicit ModelCost(const Model& model);   ///< which must outlive it
     /// Of one repetition, in steps of at most n_batch tokens.
     Cost of_test(const Test& test, std::uint32_t n_batch, const Roofline& roofline) const;
     std::uint64_t tensor_bytes() const { return tensor_bytes_; }  ///< all tensors of the file
 
 private:
-    void add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double cached) const;
-    double seen(std::uint32_t n_tokens) const;  // positions that attention reads, of so many
+    void add_step(Cost& to, const Roofline& roofline, double tokens, double outputs, double kv_bytes) const;
 
-    engine::PlanCost plan_;
-    std::uint32_t window_ = 0;
+    const engine::Executor* executor_;
     std::uint64_t tensor_bytes_ = 0;
 };
 

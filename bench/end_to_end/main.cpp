@@ -143,14 +143,13 @@ private:
         options.prefix_cache = f_.preset == "prefix";  // else the same prompt again and again is what is measured
         const Result<Model> model = load_with_progress(path, std::move(options));
         if (!model) return model.error();
-        const Result<ModelCost> cost = ModelCost::of(*model);
-        if (!cost) return cost.error();
-        const Setup setup{path, kv, model->info().n_batch, cost->tensor_bytes(), model->info(), model->verify_gpu_utilization()};
+        const ModelCost cost(*model);
+        const Setup setup{path, kv, model->info().n_batch, cost.tensor_bytes(), model->info(), model->verify_gpu_utilization()};
         for (const int n : threads) {
             const Threads loaded{setup.info.n_threads, setup.info.n_threads_batch};
             Threads chosen = n ? Threads{n, n} : loaded;
             if (flags.n_threads_batch) chosen.prefill = flags.n_threads_batch;
-            if (Status s = run_tests(*model, *cost, setup, chosen); !s) return s;
+            if (Status s = run_tests(*model, cost, setup, chosen); !s) return s;
         }
         return {};
     }

@@ -3,6 +3,7 @@
 // batch bucket, and runs it over KV pages. docs/architecture.md says how a plan cut at a layer border serves two of them.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -28,6 +29,9 @@ struct SeqChunk {
     /// batch. Not with a sliding window; with two tiers only where all see the same positions quantized.
     const std::uint64_t* mask = nullptr;
     static constexpr std::uint32_t kMaxTree = 64;
+
+    /// Position of its token i.
+    std::int32_t position(std::uint32_t i) const { return pos0 + (mask ? std::popcount(mask[i]) - 1 : static_cast<std::int32_t>(i)); }
 };
 
 /// One run. tokens[i] < n_vocab; chunks cover the batch in order; outputs: ascending batch indices.

@@ -10,7 +10,6 @@
 namespace quern::engine {
 namespace {
 
-bool is_float(DType t) { return t == DType::F32 || t == DType::F16 || t == DType::BF16; }
 std::size_t pad64(std::size_t n) { return (n + 63) / 64 * 64; }
 /// From one row of floats to the next. Rows a multiple of 4096 bytes apart would all share a set of the L1 cache.
 std::size_t float_row_bytes(std::size_t width) {
@@ -60,7 +59,7 @@ struct CpuBackend::Lowered {
     const Hparams& h() const { return *b.args_.hparams; }
     const Value& value(ValueId id) const { return b.args_.plan->values[id]; }
     DType weight_type(Slot s, std::uint32_t layer) const {
-        return s == Slot::output ? b.args_.weights->output_matrix()->type : b.args_.weights->get(s, layer)->type;
+        return b.args_.weights->matrix(s, layer).type;
     }
 
     Step& add(const StepKind& kind, StepValues v, const Op& op) {
@@ -206,7 +205,7 @@ struct CpuBackend::Lowered {
         std::uint32_t panels = 0;
         for (std::uint32_t i = 0; i < op.n_parts; ++i) {
             const MatmulPart& p = op.parts[i];
-            const gguf::Tensor& t = p.weight == Slot::output ? *b.args_.weights->output_matrix() : *b.args_.weights->get(p.weight, op.layer);
+            const gguf::Tensor& t = b.args_.weights->matrix(p.weight, op.layer);
             s.parts[i].add = p.add;
             s.parts[i].rounded = !is_float(t.type);
             s.parts[i].fine = s.parts[i].rounded && wants_fine(p.weight);

@@ -44,14 +44,7 @@ void embed(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
 void rope_table(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
     const SeqChunk* c = r.args->chunks.data();
     while (unit >= c->first + c->n_tokens) ++c;
-    const std::uint32_t i_token = unit - c->first;
-    const double pos = c->pos0 + static_cast<double>(c->mask ? std::popcount(c->mask[i_token]) - 1 : static_cast<int>(i_token));
-    float* cs = s.rope_table + std::size_t{unit} * s.n_rot;
-    for (std::uint32_t i = 0; i < s.n_rot / 2; ++i) {
-        const double a = pos * s.angles->freq[i];
-        cs[2 * i] = static_cast<float>(std::cos(a) * s.angles->magnitude);
-        cs[2 * i + 1] = static_cast<float>(std::sin(a) * s.angles->magnitude);
-    }
+    s.angles->table(c->position(unit - c->first), s.rope_table + std::size_t{unit} * s.n_rot);
 }
 
 void norm(const Step& s, const CpuRun&, std::uint32_t unit, std::byte* scratch) {

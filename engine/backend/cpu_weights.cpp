@@ -108,7 +108,7 @@ Status CpuWeights::load(ThreadPool& pool, const PrepareProgress& progress, const
     });
     if (!packed_) {
         if (!whole()) return {};
-        place(*weights_.output_matrix(), Slot::output, 0);   // may be the embedding, which is left out above
+        place(weights_.matrix(Slot::output, 0), Slot::output, 0);   // may be the embedding, which is left out above
         return {};
     }
     // A part of the model would replace the whole in its file.

@@ -36,7 +36,7 @@ public:
     }
 
 private:
-    std::size_t part_bytes(std::uint32_t layer) const { return shape_.n_head_kv[layer] * shape_.head_bytes(); }
+    std::size_t part_bytes(std::uint32_t layer) const { return shape_.layer_bytes(layer); }
 
     vulkan::Device& device_;
     KvShape shape_;
@@ -96,10 +96,10 @@ Status VulkanBackend::prepare(const PrepareProgress& progress) {
     DeviceBuffers& b = i.buffers;
     for (std::uint32_t l = i.args.first_layer; l < h.n_layer; ++l) {
         b.pages.emplace_back();
-        if (auto s = i.allocate(b.pages.back(), std::uint64_t{i.args.n_pages} * i.args.kv.n_head_kv[l] * i.args.kv.head_bytes(), MemoryKind::device, "the KV cache"); !s) return s;
+        if (auto s = i.allocate(b.pages.back(), std::uint64_t{i.args.n_pages} * i.args.kv.layer_bytes(l), MemoryKind::device, "the KV cache"); !s) return s;
         if (!i.args.tiers.on) continue;
         b.exact.emplace_back();
-        if (auto s = i.allocate(b.exact.back(), std::uint64_t{i.args.n_exact_pages} * i.args.exact.n_head_kv[l] * i.args.exact.head_bytes(), MemoryKind::device, "the KV cache's exact tier"); !s) return s;
+        if (auto s = i.allocate(b.exact.back(), std::uint64_t{i.args.n_exact_pages} * i.args.exact.layer_bytes(l), MemoryKind::device, "the KV cache's exact tier"); !s) return s;
     }
     const std::size_t staged = i.args.tiers.on ? i.args.tiers.staging_tokens(i.args.max_bucket) / kernels::kLanes : 0;
     if (staged > 0)

@@ -114,7 +114,7 @@ Status check_matrix_kernels(const RecordArgs& args, std::uint32_t max_bucket) {
         for (std::uint32_t i = 0; i < op.n_parts; ++i)
             for (const std::uint32_t cols : {1u, std::min(max_bucket, kOutputRows), max_bucket}) {
                 const MatmulPart& part = op.parts[i];
-                const gguf::Tensor& t = part.weight == Slot::output ? *args.shapes->output_matrix() : *args.shapes->get(part.weight, op.layer);
+                const gguf::Tensor& t = args.shapes->matrix(part.weight, op.layer);
                 const Question q{args, t, args.weights->matrix(part.weight, op.layer), matmul_kind(args, t.type, part.weight, cols), cols};
                 const vulkan::KernelPlan plan = vulkan::plan_matmul(q.kind, q.matrix.type, q.matrix.n_rows, q.matrix.n_k, cols, vulkan::Glu::none, args.device->info());
                 if (!seen.emplace(plan.module, plan.constants).second) continue;

@@ -40,7 +40,7 @@ public:
 
 private:
     const Value& value(ValueId id) const { return a_.plan->values[id]; }
-    const gguf::Tensor& tensor(Slot s, std::uint32_t layer) const { return s == Slot::output ? *a_.shapes->output_matrix() : *a_.shapes->get(s, layer); }
+    const gguf::Tensor& tensor(Slot s, std::uint32_t layer) const { return a_.shapes->matrix(s, layer); }
     std::uint32_t cols(ValueId id) const { return value(id).rows == Rows::outputs && id_is_output_input(id) ? std::min(bucket_, kOutputRows) : bucket_; }
     bool id_is_output_input(ValueId id) const { return id == a_.plan->ops.back().in; }
     MatmulKind kind(const Op& op, const MatmulPart& p) const {
@@ -259,7 +259,7 @@ void Recording::copy_pages(std::uint32_t layer, std::uint32_t list, Count count)
     p.run = run();
     set_pages(p, layer);
     p.list = list;
-    p.page_bytes = static_cast<vulkan::uint>(h_.n_head_kv[layer] * a_.exact.head_bytes());
+    p.page_bytes = static_cast<vulkan::uint>(a_.exact.layer_bytes(layer));
     put("copy_pages", vulkan::kCopyPagesConstants, p, {count, Count::one, 1, kShares});
 }
 

@@ -2,7 +2,6 @@
 #include "engine/backend/vulkan_run.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <new>
@@ -86,16 +85,8 @@ struct Writer {
             for (std::uint32_t i = 0; i < s.n_tokens; ++i) {
                 const std::int32_t pos = s.pos0 + static_cast<std::int32_t>(i);
                 info[s.first + i] = {c, pos, l.window ? std::max(0, pos + 1 - static_cast<std::int32_t>(l.window)) : 0, 0};
-                rotation(rope + std::size_t{s.first + i} * l.n_rot, s.pos0 + (s.mask ? std::popcount(s.mask[i]) - 1 : static_cast<int>(i)));
+                l.angles->table(s.position(i), rope + std::size_t{s.first + i} * l.n_rot);
             }
-        }
-    }
-
-    void rotation(float* cs, double pos) const {
-        for (std::uint32_t i = 0; i < l.n_rot / 2; ++i) {
-            const double a = pos * l.angles->freq[i];
-            cs[2 * i] = static_cast<float>(std::cos(a) * l.angles->magnitude);
-            cs[2 * i + 1] = static_cast<float>(std::sin(a) * l.angles->magnitude);
         }
     }
 

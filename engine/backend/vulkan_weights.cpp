@@ -20,7 +20,7 @@ template <class Fn>
 void each_of_layer(const Weights& w, std::uint32_t layer, Fn&& fn) {
     if (layer == w.layers.size()) {
         fn(*w.get(Slot::output_norm, 0), Slot::output_norm, 0u);
-        fn(*w.output_matrix(), Slot::output, 0u);
+        fn(w.matrix(Slot::output, 0), Slot::output, 0u);
         return;
     }
     for (std::size_t s = static_cast<std::size_t>(kFirstLayerSlot); s < kSlots; ++s)

@@ -10,9 +10,9 @@
 namespace quern::engine {
 
 std::size_t KvShape::page_bytes(std::uint32_t n_layers) const {
-    std::size_t heads = 0;
-    for (std::size_t l = 0; l < std::min<std::size_t>(n_layers, n_head_kv.size()); ++l) heads += n_head_kv[l];
-    return heads * head_bytes();
+    std::size_t bytes = 0;
+    for (std::uint32_t l = 0; l < std::min<std::size_t>(n_layers, n_head_kv.size()); ++l) bytes += layer_bytes(l);
+    return bytes;
 }
 
 Result<std::unique_ptr<PagePool>> PagePool::create(KvShape shape, std::uint64_t n_tokens, std::uint32_t n_host_layers) {
@@ -177,7 +177,7 @@ kernels::KvHeadView PagePool::view(std::uint32_t layer, std::uint32_t head, cons
     kernels::KvHeadView v;
     v.base = memory_.data() + layer_offset_[layer];
     v.pages = pages;
-    v.page_stride = shape_.n_head_kv[layer] * shape_.head_bytes();
+    v.page_stride = shape_.layer_bytes(layer);
     v.k_offset = head * shape_.head_bytes();
     v.v_offset = is_quantized(shape_.format) ? v.k_offset : v.k_offset + shape_.page_tokens * shape_.head_dim * shape_.element_bytes();
     v.page_tokens = shape_.page_tokens;

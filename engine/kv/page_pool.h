@@ -28,6 +28,7 @@ struct KvShape {
     std::size_t head_bytes() const {           // of one page
         return is_quantized(format) ? kernels::KvQuantLayout(format, head_dim).bytes : page_tokens * (head_dim + v_pitch()) * element_bytes();
     }
+    std::size_t layer_bytes(std::uint32_t layer) const { return n_head_kv[layer] * head_bytes(); }   // of one page
     std::size_t page_bytes(std::uint32_t n_layers = UINT32_MAX) const;   // all layers, or the first n
 };
 
@@ -101,7 +102,7 @@ private:
     std::uint32_t take_one();
     void hold(std::uint32_t page);
     void drop(std::uint32_t page);
-    std::size_t part_bytes(std::uint32_t layer) const { return shape_.n_head_kv[layer] * shape_.head_bytes(); }
+    std::size_t part_bytes(std::uint32_t layer) const { return shape_.layer_bytes(layer); }
     /// The bytes of `page` that belong to `layer`, one of the host's.
     std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const { return {memory_.data() + layer_offset_[layer] + page * part_bytes(layer), part_bytes(layer)}; }
 

@@ -182,6 +182,14 @@ Result<Hparams> read_hparams(const gguf::File& f) {
     return h;
 }
 
+void RopeAngles::table(double pos, float* cos_sin) const {
+    for (std::size_t i = 0; i < freq.size(); ++i) {
+        const double a = pos * freq[i];
+        cos_sin[2 * i] = static_cast<float>(std::cos(a) * magnitude);
+        cos_sin[2 * i + 1] = static_cast<float>(std::sin(a) * magnitude);
+    }
+}
+
 RopeAngles rope_angles(const RopeParams& p, std::span<const float> freq_factors) {
     RopeAngles out;
     const double n_rot = p.n_rot;

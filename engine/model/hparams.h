@@ -51,6 +51,8 @@ Result<Hparams> read_hparams(const gguf::File& file);
 struct RopeAngles {
     std::vector<double> freq;
     double magnitude = 1.0;
+    /// cos and sin of each pair at `pos`, both times magnitude: [n_rot].
+    void table(double pos, float* cos_sin) const;
 };
 RopeAngles rope_angles(const RopeParams& p, std::span<const float> freq_factors);
 

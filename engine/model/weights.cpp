@@ -22,7 +22,7 @@ Result<const gguf::Tensor*> find(const gguf::File& f, const Hparams& h, const Te
     const std::uint64_t have_rows = vector ? t->ne[0] : t->ne[1], have_cols = vector ? t->ne[1] : t->ne[0];
     if (have_rows != rows || have_cols != cols || t->ne[2] != 1 || t->ne[3] != 1)
         return Error{Errc::bad_file, f.path() + ": tensor '" + name + "' is " + shape_text(have_rows, have_cols) + (t->ne[2] * t->ne[3] != 1 ? " and more dimensions" : "") + ", the metadata asks for " + shape_text(rows, cols)};
-    if (vector && t->type != DType::F32 && t->type != DType::F16 && t->type != DType::BF16)
+    if (vector && !is_float(t->type))
         return Error{Errc::unsupported, f.path() + ": tensor '" + name + "' is a vector of type " + info(t->type).name + "; vectors are F32, F16 or BF16"};
     return t;
 }

@@ -17,10 +17,10 @@ struct Weights {
     const gguf::Tensor* get(Slot s, std::uint32_t layer) const {
         return s < kFirstLayerSlot ? global[static_cast<std::size_t>(s)] : layers[layer][static_cast<std::size_t>(s)];
     }
-    /// The output matrix: its own tensor, or the embedding where the two are tied.
-    const gguf::Tensor* output_matrix() const {
-        const gguf::Tensor* t = get(Slot::output, 0);
-        return t ? t : get(Slot::token_embd, 0);
+    /// A matrix that the model has. For Slot::output its own tensor, or the embedding where the two are tied.
+    const gguf::Tensor& matrix(Slot s, std::uint32_t layer) const {
+        const gguf::Tensor* t = get(s, layer);
+        return *(t ? t : get(Slot::token_embd, 0));
     }
 };
 

@@ -16,14 +16,13 @@ struct StepWork {
 class PlanCost {
 public:
     PlanCost() = default;
-    PlanCost(const Plan& plan, const Weights& weights, double kv_bytes_per_token);
-    /// Of a step with so many tokens and logits; `cached`: positions that attention sees, once a sequence.
-    StepWork of(double tokens, double outputs, double cached) const;
+    PlanCost(const Plan& plan, const Weights& weights);
+    /// Of a step with so many tokens and logits, and so many bytes of keys and values that attention sees.
+    StepWork of(double tokens, double outputs, double kv_bytes) const;
 
 private:
     struct Matrices { double bytes = 0, int8_elements = 0, f32_elements = 0; };
     Matrices per_token_, per_output_;
-    double kv_bytes_per_token_ = 0;
 };
 
 }  // namespace quern::engine

@@ -163,7 +163,7 @@ Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const
     if (!pool) return std::move(pool).error();
     e->pool_ = std::move(*pool);
     e->max_batch_ = e->n_batch_ = o.n_batch;
-    const Plan whole = e->plan_;
+    e->cost_ = PlanCost(e->plan_, e->weights_);
     e->n_ctx_ = o.n_ctx ? o.n_ctx : e->hparams_.n_ctx_train;
     if (auto s = e->settle_offload(o); !s) return std::move(s).error();
     if (auto s = e->settle_memory(file, o); !s) return std::move(s).error();
@@ -175,8 +175,6 @@ Result<std::unique_ptr<Executor>> Executor::create(const gguf::File& file, const
             e.reset();
             return without_device(file, o, "everything runs on the CPU: " + s.error().message);
         }
-    const KvShape& kv = e->pages_->shape();
-    e->cost_ = PlanCost(whole, e->weights_, static_cast<double>(kv.page_bytes()) / kv.page_tokens);
     for (const std::uint32_t bucket : kBuckets) {
         Pair pair;
         auto x = e->backend_->compile(std::min(bucket, o.n_batch));
@@ -221,10 +219,7 @@ Status Executor::run(const RunArgs& args) {
 void Executor::count(const RunArgs& args, double seconds, double cpu_seconds, double device_seconds) {
     const std::size_t n = args.tokens.size();
     double cached = 0;
-    for (const SeqChunk& c : args.chunks) {
-        const auto seen = static_cast<std::uint32_t>(c.pos0) + c.n_tokens;
-        cached += hparams_.window ? std::min(seen, hparams_.window) : seen;
-    }
+    for (const SeqChunk& c : args.chunks) cached += kv_bytes(static_cast<std::uint32_t>(c.pos0) + c.n_tokens);
     const StepWork work = cost_.of(static_cast<double>(n), static_cast<double>(args.outputs.size()), cached);
     std::lock_guard lock(totals_mutex_);
     RunMetrics& to = n == args.chunks.size() || n <= kBuckets[1] ? totals_.decode : totals_.prefill;
@@ -235,6 +230,15 @@ void Executor::count(const RunArgs& args, double seconds, double cpu_seconds, do
     to.device_seconds += device_seconds;
     to.bytes += work.bytes;
     to.operations += work.ops();
+}
+
+double Executor::kv_bytes(std::uint32_t n_tokens) const {
+    const auto of = [](const PagePool& p, std::uint32_t n) { return static_cast<double>(n) * static_cast<double>(p.shape().page_bytes()) / p.shape().page_tokens; };
+    const std::uint32_t seen = hparams_.window ? std::min(n_tokens, hparams_.window) : n_tokens;
+    if (!tiers_.on) return of(*pages_, seen);
+    const std::uint32_t first = std::max(n_tokens - seen, KvTiers::kSink), end = tiers_.quantized(n_tokens);
+    const std::uint32_t quantized = end > first ? end - first : 0;
+    return of(*pages_, quantized) + of(*exact_pages_, seen - quantized);
 }
 
 RunTotals Executor::totals() const {

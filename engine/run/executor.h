@@ -71,6 +71,10 @@ public:
     BackendMemory memory() const { return backend_->memory(); }
     /// Which layers a device runs. Its device is null where everything runs on the CPU.
     const Offload& offload() const { return offload_; }
+    /// What the model's steps ask of the machine, wherever its layers run.
+    const PlanCost& cost() const { return cost_; }
+    /// Bytes of keys and values that attention reads for a sequence of so many positions.
+    double kv_bytes(std::uint32_t n_tokens) const;
     std::uint64_t device_bytes() const { return offload_.device ? offload_.device->held_bytes() : 0; }
 
     /// Runs one batch of 1 .. max_batch() tokens; one caller at a time gets through. Allocates nothing.
