@@ -46,6 +46,8 @@ GpuReport Model::verify_gpu_utilization() const {
     r.first_gpu_layer = e.offload().first_layer;
     r.device_bytes = e.device_bytes();
     r.notes = e.offload().notes;
+    r.kernels_checked = e.kernel_check().n_kernels;
+    r.check_seconds = e.kernel_check().seconds;
     return r;
 }
 
@@ -54,6 +56,7 @@ std::string GpuReport::to_string() const {
     if (device.empty()) out = cat("all ", n_layer, " layers on the CPU\n");
     else if (first_gpu_layer == 0) out = cat("all ", n_layer, " layers and the output on ", device, "\n");
     else out = cat(layers(0, first_gpu_layer), " on the CPU, ", layers(first_gpu_layer, n_layer), " and the output on ", device, "\n");
+    if (kernels_checked > 0) out += cat(kernels_checked, " kernels of the device were compared with the CPU's results, in ", static_cast<int>(check_seconds * 1000 + 0.5), " ms\n");
     for (const std::string& note : notes) out += note + "\n";
     return out;
 }

@@ -50,6 +50,9 @@ struct RunArgs {
     float* crossing = nullptr;    // [tokens.size()][n_embd]: the residual stream between two backends
 };
 
+/// Batch sizes that a plan is made ready for; none above the largest batch but that one itself.
+inline constexpr std::uint32_t kBuckets[] = {1, 8, 32, 128, 512, 1024, 2048, 4096};
+
 /// A plan made ready for batches of up to a bucket's size.
 class Executable {
 public:

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine/backend/vulkan_check.h"
+#include "engine/core/clock.h"
 #include "formats/text.h"
 
 namespace quern::engine {
@@ -52,6 +53,7 @@ struct VulkanBackend::Impl {
     DeviceBuffers buffers;
     std::vector<std::byte> block;      // of the next run, in ordinary memory
     double run_seconds = 0;
+    KernelCheck check;
 
     explicit Impl(const VulkanBackendArgs& a) : args(a), weights(*a.device, *a.file, *a.weights, a.first_layer) {}
 
@@ -92,7 +94,10 @@ Status VulkanBackend::prepare(const PrepareProgress& progress) {
     i.angles = rope_angles(h.rope, factors ? read_vector(*factors) : std::vector<float>{});
     i.layout = {&i.angles, h.rope.n_rot, h.window, i.args.n_ctx, i.args.kv.page_tokens, wide_tokens(h, i.args.kv, i.args.first_layer), i.args.tiers};
     if (auto s = i.weights.load(*i.args.pool, progress); !s) return s;
+    const Stopwatch clock;
     if (auto s = check_matrix_kernels(i.record_args(), i.args.max_bucket); !s) return s;   // before sizes: it may take kernels away
+    if (auto s = check_other_kernels(i.record_args(), i.args.max_bucket, *i.args.table); !s) return s;
+    i.check = {i.args.device->n_kernels(), clock.seconds()};
     DeviceBuffers& b = i.buffers;
     for (std::uint32_t l = i.args.first_layer; l < h.n_layer; ++l) {
         b.pages.emplace_back();
@@ -123,6 +128,8 @@ std::unique_ptr<DevicePages> VulkanBackend::exact_pages() {
 }
 
 double VulkanBackend::run_seconds() const { return impl_->run_seconds; }
+
+KernelCheck VulkanBackend::check() const { return impl_->check; }
 
 float* VulkanBackend::crossing() { return reinterpret_cast<float*>(impl_->buffers.crossing.host().data()); }
 

@@ -10,6 +10,7 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/vulkan_weights.h"
 #include "engine/kv/tiers.h"
+#include "kernels/table.h"
 
 namespace quern::engine {
 
@@ -25,8 +26,15 @@ struct VulkanBackendArgs {
     std::uint32_t n_pages = 0, n_exact_pages = 0;
     KvTiers tiers;
     ThreadPool* pool = nullptr;        // for packing
+    const kernels::KernelTable* table = nullptr;   // what the device's kernels are compared with
     std::uint32_t n_ctx = 0;
     std::uint32_t max_bucket = 1;
+};
+
+/// Kernels whose results were compared with the CPU's before the device was trusted, and what that took.
+struct KernelCheck {
+    std::uint32_t n_kernels = 0;
+    double seconds = 0;
 };
 
 class VulkanBackend final : public Backend {
@@ -50,6 +58,8 @@ public:
     std::unique_ptr<DevicePages> exact_pages();
     /// Seconds that the device was at the last run's work, by its own clock; 0 where it has none.
     double run_seconds() const;
+    /// After prepare().
+    KernelCheck check() const;
     /// Where the residual stream of the next run goes: [max_bucket][n_embd] floats.
     float* crossing();
 

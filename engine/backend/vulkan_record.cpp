@@ -36,19 +36,19 @@ public:
         find_lives();
     }
     std::size_t arena_bytes() const { return arena_; }
+    std::size_t offset(ValueId id) const { return lives_[places_[id].f32_life].offset; }
     Result<std::unique_ptr<Executable>> record();
 
 private:
     const Value& value(ValueId id) const { return a_.plan->values[id]; }
     const gguf::Tensor& tensor(Slot s, std::uint32_t layer) const { return a_.shapes->matrix(s, layer); }
-    std::uint32_t cols(ValueId id) const { return value(id).rows == Rows::outputs && id_is_output_input(id) ? std::min(bucket_, kOutputRows) : bucket_; }
-    bool id_is_output_input(ValueId id) const { return id == a_.plan->ops.back().in; }
+    std::uint32_t cols(ValueId id) const { return matmul_cols(*a_.plan, id, bucket_); }
+    /// Whether the plan's last operation, the output matrix, is run some rows at a time.
+    bool passes() const { return bucket_ > kOutputRows && a_.plan->ops.back().kind == OpKind::matmul; }
     MatmulKind kind(const Op& op, const MatmulPart& p) const {
         return matmul_kind(a_, tensor(p.weight, op.layer).type, p.weight, cols(op.in));
     }
-    bool fused(const Op& op) const {
-        return vulkan::is_matvec(kind(op, op.parts[0])) && tensor(op.parts[0].weight, op.layer).type == tensor(op.parts[1].weight, op.layer).type;
-    }
+    bool fused(const Op& op) const { return fuses_glu(a_, op, bucket_); }
 
     void find_forms();
     void find_lives();
@@ -162,7 +162,7 @@ void Recording::find_lives() {
             temporary_[&op] = {live(bytes, i), live(bytes, i)};
         }
     }
-    if (bucket_ > kOutputRows) tile_life_ = live(std::size_t{kOutputRows} * stride(ops.back().in) * sizeof(float), static_cast<std::uint32_t>(ops.size() - 1));
+    if (passes()) tile_life_ = live(std::size_t{kOutputRows} * stride(ops.back().in) * sizeof(float), static_cast<std::uint32_t>(ops.size() - 1));
     arena_ = place_buffers(lives_);
 }
 
@@ -381,8 +381,7 @@ Result<std::unique_ptr<Executable>> Recording::record() {
     out_ = std::make_unique<VulkanExecutable>(bucket_);
     counts_ = &a_.buffers->run;
     shapes_ = &out_->shapes;
-    const bool passes = bucket_ > kOutputRows;
-    const std::size_t n_ops = a_.plan->ops.size() - passes;
+    const std::size_t n_ops = a_.plan->ops.size() - passes();
     double ops = 0;
     for (std::size_t i = 0; i < n_ops && failed_; ++i) {
         const Op& op = a_.plan->ops[i];
@@ -398,7 +397,7 @@ Result<std::unique_ptr<Executable>> Recording::record() {
     }
     if (!failed_) return std::move(failed_).error();
     for (vulkan::Commands& c : out_->commands) out_->body.push_back(&c);
-    if (passes) {
+    if (passes()) {
         auto pass = output_pass();
         if (!pass) return std::move(pass).error();
         out_->output = std::move(*pass);
@@ -432,6 +431,15 @@ vulkan::MatmulKind matmul_kind(const RecordArgs& args, DType type, Slot weight, 
     return vulkan::choose_matmul(type, max_cols, features, !wants_fine(weight));
 }
 
+std::uint32_t matmul_cols(const Plan& plan, ValueId in, std::uint32_t bucket) {
+    return plan.values[in].rows == Rows::outputs && in == plan.ops.back().in ? std::min(bucket, kOutputRows) : bucket;
+}
+
+bool fuses_glu(const RecordArgs& args, const Op& op, std::uint32_t bucket) {
+    const DType gate = args.shapes->matrix(op.parts[0].weight, op.layer).type, up = args.shapes->matrix(op.parts[1].weight, op.layer).type;
+    return gate == up && vulkan::is_matvec(matmul_kind(args, gate, op.parts[0].weight, matmul_cols(*args.plan, op.in, bucket)));
+}
+
 RecordSizes record_sizes(const RecordArgs& args, std::uint32_t max_bucket) {
     RecordSizes out;
     for (const std::uint32_t bucket : {1u, std::min(max_bucket, kOutputRows), max_bucket}) out.arena = std::max(out.arena, Recording(args, bucket).arena_bytes());
@@ -451,5 +459,7 @@ std::uint32_t wide_tokens(const Hparams& h, const KvShape& kv, std::uint32_t fir
 }
 
 Result<std::unique_ptr<Executable>> record_plan(const RecordArgs& args, std::uint32_t bucket) { return Recording(args, bucket).record(); }
+
+std::size_t value_offset(const RecordArgs& args, std::uint32_t bucket, ValueId value) { return Recording(args, bucket).offset(value); }
 
 }  // namespace quern::engine

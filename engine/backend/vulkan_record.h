@@ -67,9 +67,17 @@ RecordSizes record_sizes(const RecordArgs& args, std::uint32_t max_bucket);
 /// The kind of kernel for a matrix of this type and use, for up to max_cols columns, with the features that the device has now.
 vulkan::MatmulKind matmul_kind(const RecordArgs& args, DType type, Slot weight, std::uint32_t max_cols);
 
+/// Columns that the kernels of matrices with this input are made for: rows of logits are made some at a time.
+std::uint32_t matmul_cols(const Plan& plan, ValueId in, std::uint32_t bucket);
+/// Whether a matmul_glu is one kernel in this bucket.
+bool fuses_glu(const RecordArgs& args, const Op& op, std::uint32_t bucket);
+
 /// Query tokens in a wide segment of attention, the same in all layers.
 std::uint32_t wide_tokens(const Hparams& hparams, const KvShape& kv, std::uint32_t first_layer);
 
 Result<std::unique_ptr<Executable>> record_plan(const RecordArgs& args, std::uint32_t bucket);
+
+/// Where the floats of a value of the plan lie in the arena, in bytes: rows of `width` rounded up to 4.
+std::size_t value_offset(const RecordArgs& args, std::uint32_t bucket, ValueId value);
 
 }  // namespace quern::engine

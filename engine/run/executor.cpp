@@ -9,7 +9,6 @@
 namespace quern::engine {
 namespace {
 
-constexpr std::uint32_t kBuckets[] = {1, 8, 32, 128, 512, 1024, 2048, 4096};
 constexpr std::uint32_t kSmallestContext = 256;   // what allow_smaller_context never goes below
 
 }  // namespace
@@ -65,7 +64,7 @@ Status Executor::prepare_device(const gguf::File& file, const ExecutorOptions& o
         args.exact = exact_pages_->shape();
         args.n_exact_pages = exact_pages_->n_pages();
     }
-    args.pool = pool_.get(); args.n_ctx = n_ctx_; args.max_bucket = max_batch_;
+    args.pool = pool_.get(); args.table = table_; args.n_ctx = n_ctx_; args.max_bucket = max_batch_;
     device_backend_ = std::make_unique<VulkanBackend>(args);
     const auto has = [&](std::uint32_t bit) { return offload_.device->has(static_cast<vulkan::Feature>(1u << bit)); };
     std::vector<bool> had;

@@ -71,6 +71,8 @@ public:
     BackendMemory memory() const { return backend_->memory(); }
     /// Which layers a device runs. Its device is null where everything runs on the CPU.
     const Offload& offload() const { return offload_; }
+    /// Of the device's kernels; nothing where everything runs on the CPU.
+    KernelCheck kernel_check() const { return device_backend_ ? device_backend_->check() : KernelCheck{}; }
     /// What the model's steps ask of the machine, wherever its layers run.
     const PlanCost& cost() const { return cost_; }
     /// Bytes of keys and values that attention reads for a sequence of so many positions.

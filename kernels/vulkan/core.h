@@ -17,6 +17,7 @@ constexpr std::size_t kStagingBytes = 16u << 20;  // of one of two parts
 
 struct Kernel {
     VkPipeline pipeline = VK_NULL_HANDLE;
+    bool silent = false;  // Faults::kernel
 };
 
 template <class Handle>

@@ -52,6 +52,7 @@ Result<std::vector<DeviceInfo>> list_devices();
 struct Faults {
     std::uint32_t allocation = 0;       // out of device memory
     std::uint32_t submit = 0;           // device lost
+    std::string kernel;                 // not a call but a module: its dispatches do nothing, and nobody is told
 };
 
 struct DeviceOptions {
@@ -153,6 +154,9 @@ public:
     /// The kernel of a module (shaders/variants.list) with these specialization constants (ids 0, 1, ...), made at the first
     /// call. required_subgroup 0: the device's own. Error: the module is not in this build, or the driver refuses it.
     Result<const Kernel*> kernel(std::string_view module, std::span<const std::uint32_t> constants = {}, std::uint32_t required_subgroup = 0);
+
+    /// Kernels made so far.
+    std::uint32_t n_kernels() const;
 
     Result<Commands> record();
     /// Submits in order, each by itself, and waits for all. Error device_lost names `what`; every later run fails the same way.

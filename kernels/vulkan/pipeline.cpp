@@ -71,6 +71,7 @@ Result<const Kernel*> Device::kernel(std::string_view module, std::span<const st
     info.layout = core.layout;
     info.basePipelineIndex = -1;
     auto made = std::make_unique<Kernel>();
+    made->silent = module == core.options.faults.kernel;
     // Outside the lock: a driver takes long, and several threads may make kernels at once.
     r = core.fn.CreateComputePipelines(core.device, core.cache, 1, &info, nullptr, &made->pipeline);
     core.fn.DestroyShaderModule(core.device, shader, nullptr);
@@ -84,6 +85,11 @@ Result<const Kernel*> Device::kernel(std::string_view module, std::span<const st
     const auto [place, is_new] = core.kernels.try_emplace(std::move(key), std::move(made));
     if (!is_new) core.fn.DestroyPipeline(core.device, made->pipeline, nullptr);  // another thread was faster
     return place->second.get();
+}
+
+std::uint32_t Device::n_kernels() const {
+    const std::lock_guard lock(impl_->kernels_mutex);
+    return static_cast<std::uint32_t>(impl_->kernels.size());
 }
 
 }  // namespace quern::vulkan

@@ -51,7 +51,7 @@ void Commands::dispatch(const Kernel& kernel, std::span<const std::byte> push, G
         return impl_->note(
             {Errc::invalid_argument, cat("a dispatch of ", groups.x, " x ", groups.y, " x ", groups.z,
                                          " groups; the device takes ", limit[0], " x ", limit[1], " x ", limit[2])});
-    if (impl_->bind(kernel, push)) impl_->core->fn.CmdDispatch(impl_->commands.handle, groups.x, groups.y, groups.z);
+    if (impl_->bind(kernel, push) && !kernel.silent) impl_->core->fn.CmdDispatch(impl_->commands.handle, groups.x, groups.y, groups.z);
 }
 
 void Commands::dispatch_indirect(const Kernel& kernel, std::span<const std::byte> push, const Buffer& from,
@@ -59,7 +59,7 @@ void Commands::dispatch_indirect(const Kernel& kernel, std::span<const std::byte
     if (offset % 4 != 0 || from.size() < 12 || offset > from.size() - 12)
         return impl_->note({Errc::invalid_argument,
                             cat("an indirect dispatch: three words at ", offset, " of ", from.size(), " bytes")});
-    if (impl_->bind(kernel, push))
+    if (impl_->bind(kernel, push) && !kernel.silent)
         impl_->core->fn.CmdDispatchIndirect(impl_->commands.handle, handle_of<VkBuffer>(from.buffer_), offset);
 }
 

@@ -53,6 +53,7 @@ void Device::disable(Feature, const std::string&) {}
 Result<Buffer> Device::allocate(std::size_t, MemoryKind, const std::string&) { return none(); }
 std::uint64_t Device::held_bytes() const { return 0; }
 Result<const Kernel*> Device::kernel(std::string_view, std::span<const std::uint32_t>, std::uint32_t) { return none(); }
+std::uint32_t Device::n_kernels() const { return 0; }
 Result<Commands> Device::record() { return none(); }
 Status Device::run(std::span<Commands* const>, const std::string&) { return none(); }
 Result<std::vector<double>> Device::timestamps(const Commands&) const { return none(); }

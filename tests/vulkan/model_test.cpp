@@ -280,6 +280,67 @@ TEST_F(DeviceModel, TheValidationLayerHasNothingToSay) {
     }
 }
 
+Result<std::unique_ptr<engine::Executor>> tiny_executor(const std::string& type, const engine::ExecutorOptions& o) {
+    for (const Tiny& m : tiny_models())
+        if (m.type == type) {
+            auto file = gguf::File::open(m.file);
+            if (!file) return std::move(file).error();
+            return engine::Executor::create(*file, o);
+        }
+    return Error{Errc::io, "no tiny model of type " + type};
+}
+
+/// Recording the model's plans makes no kernel that the check has not made, so each was compared with the CPU.
+TEST_F(DeviceModel, EveryKernelIsCheckedBeforeItIsUsed) {
+    struct Case { const char* type; kernels::KvFormat format; std::uint32_t n_batch; bool dot; };
+    using kernels::KvFormat;
+    for (const Case& c : {Case{"F16", KvFormat::F32, 512, false}, {"Q4_0", KvFormat::Q4, 1, false}, {"Q4_0", KvFormat::Q4, 8, true}, {"Q4_0", KvFormat::F16, 512, true}, {"Q5_K", KvFormat::Q8, 100, false}}) {
+        engine::ExecutorOptions o = executor_options();
+        o.kv_format = c.format;
+        o.n_batch = c.n_batch;
+        o.offload.device.force_integer_dot = c.dot;
+        const auto e = tiny_executor(c.type, o);
+        ASSERT_TRUE(e.ok()) << e.error().message;
+        EXPECT_GT((*e)->kernel_check().n_kernels, 5u);
+        EXPECT_EQ((*e)->kernel_check().n_kernels, (*e)->offload().device->n_kernels()) << c.type << ", batches of " << c.n_batch;
+    }
+}
+
+/// A driver that leaves a kernel's dispatches undone: the error names the kernel, and `auto` goes on on the CPU.
+TEST_F(DeviceModel, AKernelThatDoesNotWorkIsNamed) {
+    for (const char* module : {"rms_norm", "gather", "pair", "rope_store", "attention", "attention_merge", "kv_quantize", "copy_pages", "matvec_q4_0", "matmul_q4_0"}) {
+        engine::ExecutorOptions o = executor_options();
+        o.kv_format = kernels::KvFormat::Q4;
+        o.offload.device.faults.kernel = module;
+        const auto e = tiny_executor("Q4_0", o);
+        ASSERT_FALSE(e.ok()) << module;
+        const std::string named = std::string("kernel ") + module + " gives a wrong result: ";
+        EXPECT_NE(e.error().message.find(named), std::string::npos) << e.error().message;
+        EXPECT_NE(e.error().message.find("update its driver or run on the CPU"), std::string::npos) << e.error().message;
+        o.offload.n_layers = engine::OffloadOptions::kAuto;
+        const auto cpu = tiny_executor("Q4_0", o);
+        ASSERT_TRUE(cpu.ok()) << cpu.error().message;
+        EXPECT_EQ((*cpu)->offload().device, nullptr);
+        ASSERT_EQ((*cpu)->offload().notes.size(), 1u);
+        EXPECT_NE((*cpu)->offload().notes[0].find(named), std::string::npos) << (*cpu)->offload().notes[0];
+    }
+}
+
+/// A kernel of a feature that can be done without takes only the feature away, and its successors are checked, too.
+TEST_F(DeviceModel, AFeatureThatDoesNotWorkIsNotUsed) {
+    for (const char* module : {"quantize_act", "matvec_dot_q4_0", "matmul_dot_q4_0"}) {
+        engine::ExecutorOptions o = executor_options();
+        o.offload.device.force_integer_dot = true;
+        o.offload.device.faults.kernel = module;
+        const auto e = tiny_executor("Q4_0", o);
+        ASSERT_TRUE(e.ok()) << e.error().message;
+        EXPECT_FALSE((*e)->offload().device->has(vulkan::kIntegerDot)) << module;
+        ASSERT_FALSE((*e)->offload().notes.empty());
+        EXPECT_NE((*e)->offload().notes[0].find("integer-dot"), std::string::npos) << (*e)->offload().notes[0];
+        EXPECT_EQ((*e)->kernel_check().n_kernels, (*e)->offload().device->n_kernels()) << module;
+    }
+}
+
 /// Any single allocation may fail: an Error, nothing leaked, and the next load works.
 TEST_F(DeviceModel, RefusedAllocationsAreErrors) {
     const Tiny m = tiny_models().front();

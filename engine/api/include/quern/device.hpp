@@ -34,7 +34,9 @@ struct GpuReport {
     std::uint32_t first_gpu_layer = 0;                  ///< layers from this one on, and the output, run on the device
     std::uint64_t device_bytes = 0;                     ///< held there: weights, KV cache, buffers
     std::vector<std::string> notes;
-    /// "layers 0 to 11 on the CPU, 12 to 29 and the output on ...", a line each for the notes.
+    std::uint32_t kernels_checked = 0;                  ///< all that the model uses there, compared with the CPU's results when it was loaded
+    double check_seconds = 0;                           ///< what that took, making them included
+    /// "layers 0 to 11 on the CPU, 12 to 29 and the output on ...", a line for the check, a line each for the notes.
     std::string to_string() const;
 };
 
