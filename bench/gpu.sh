@@ -4,7 +4,7 @@
 # driver and python3 but no compiler: the programs are carried there. A step that runs over its time or fails is named
 # in the table and the others go on.
 #   --device NAME   the Vulkan device, by a part of its name or its index; default: the first GPU
-#   --bin DIR       programs (bench, roofline, test_vulkan_*); default: build/release/bin
+#   --bin DIR       programs (bench, roofline, gpu_kernels, test_vulkan_*); default: build/release/bin
 #   --models DIR    7b-Q4_0.gguf and 7b-Q8_0.gguf; missing ones are made there by --synth; default: /tmp/quern-models
 #   --synth FILE    the program that writes models of random weights (needs python's gguf and numpy)
 #   --tokenizer F   any GGUF with a tokenizer, for --synth; default: tests/data/tiny/llama-q4_0.gguf
@@ -82,6 +82,9 @@ done
 step deep 60 "$bin/bench" -m "$models/7b-Q4_0.gguf" --device "$device" --kv two-tier -p 0 -n $gen -d 0,$depth -r 1 \
     --no-roofline -o json
 step cpu 60 "$bin/bench" -m "$models/7b-Q4_0.gguf" -p $((prompt / 4)) -n 16 -r 1 --no-roofline --no-tune -o json
+# The kernels by themselves, of the types that matter most; the roofline was measured at length above.
+step kernels 45 "$bin/gpu_kernels" --device "$device" --types Q4_0,Q8_0,Q4_K,F16 --json --quick \
+    ${quick:+--rows 80 --k 512 --repeats 2 --megabytes 1}
 # The suite's programs, one after another; each fails where the validation layer says anything.
 tests=$(cd "$bin" && ls test_vulkan_* 2>/dev/null | grep -v '\.' || true)
 [ "$tests" ] || echo "no test_vulkan_* in $bin" >"$out/tests.failed.txt"
@@ -159,6 +162,18 @@ for kind, share in (("Q4_0", "60%"), ("Q8_0", "75%")):
 near, far = test_of(deep, False), test_of(deep, False, depth)
 share = ratio(far["avg_ts"], near["avg_ts"], "{:.0%}") if near and far else why("deep")
 row(f"two-tier decode at depth {depth} over depth 0", share, "80%")
+kernels = load("kernels")
+if not kernels:
+    row("kernels by themselves", why("kernels"))
+peaks = {"matmul_coop": "coopmat", "matvec_dot": "int8", "matmul_dot": "int8"}
+for k in kernels["kernels"] if kernels else []:
+    if k["n_cols"] not in (1, 512):
+        continue
+    peak = kernels[peaks.get(k["kernel"], "f32") + "_gop_s"]
+    few = k["n_cols"] == 1
+    rate = f"{k['gb_s']:.0f} GB/s" if few else f"{k['gop_s'] / 1000:.2f} TOP/s"
+    of = ratio(k["gb_s"], kernels["read_gb_s"], "{:.0%}") if few else ratio(k["gop_s"], peak, "{:.0%}")
+    row(f"{k['type']} {k['kernel']}, {k['n_cols']} column{'' if few else 's'}", f"{rate}, {of}")
 bad = 0
 for path in sorted(glob.glob(f"{out}/test_vulkan_*.json")):
     name = os.path.basename(path)[:-5]

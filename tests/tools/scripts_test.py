@@ -111,6 +111,9 @@ row() { echo "{\\"n_prompt\\": $1, \\"n_depth\\": $2, \\"avg_ts\\": $(($3 / t)),
 echo "["; case "$*" in *two-tier*) row 0 0 160; echo ,; row 0 8192 120 ;; *) row 512 0 2048; echo ,; row 0 0 150 ;; esac; echo "]"
 """)
         self.script("llama-bench", """echo '[{"n_prompt": 512, "n_depth": 0, "avg_ts": 4096}, {"n_prompt": 0, "n_depth": 0, "avg_ts": 100}]'\n""")
+        kernels = [{"type": "Q4_0", "kernel": kernel, "n_cols": n, "gb_s": 600, "gop_s": 3e4}
+                   for kernel, n in (("matvec", 1), ("matvec", 8), ("matmul_coop", 512))]
+        self.script("gpu_kernels", f"cat <<'E'\n{json.dumps({**roofline, 'kernels': kernels})}\nE\n")
         self.script("test_vulkan_good", """[ "$QUERN_TEST_VULKAN_DEVICE" = "Fake GPU" ] && echo '[  PASSED  ] 3 tests.'\n""")
         for kind in ("Q4_0", "Q8_0"):
             open(os.path.join(self.folder, f"7b-{kind}.gguf"), "w").close()
@@ -124,10 +127,12 @@ echo "["; case "$*" in *two-tier*) row 0 0 160; echo ,; row 0 8192 120 ;; *) row
         for name, value in {"device": "Fake GPU, 1.0", "read, copy bandwidth": "1000, 900 GB/s", "7B Q4_0 decode": "150.0 tokens/s, 70% ",
                             "7B Q4_0 prefill 512": "2048.0 tokens/s, 50% ", "7B Q4_0 first token after 512": "250 ms",
                             "7B Q8_0 decode": "bench: no memory", "two-tier decode at depth 8192 over depth 0": "75% ",
+                            "Q4_0 matvec, 1 column": "600 GB/s, 60%", "Q4_0 matmul_coop, 512 columns": "30.00 TOP/s, 30%",
                             "test_vulkan_good": "3 passed"}.items():
             self.assertTrue(rows[name].startswith(value), (name, rows[name]))
         self.assertRegex(p.stdout, r"beside llama.cpp's Vulkan +100.0 tokens/s, 1.50x +1.2x")
         self.assertRegex(p.stdout, r"beside this machine's CPU +10.00x +2x")
+        self.assertNotIn("8 columns", p.stdout)
         self.assertIn("no peak_x: none", p.stdout)
 
     def test_a_test_that_fails_on_a_gpu_fails_the_script(self):
