@@ -363,23 +363,30 @@ TEST_F(DeviceModel, ALostDeviceIsANamedErrorEveryTime) {
     auto file = gguf::File::open(m.file);
     ASSERT_TRUE(file.ok());
     engine::ExecutorOptions o = executor_options();
-    std::uint32_t lost = 0;
-    for (std::uint32_t n = 1; n < 64; ++n) {
+    const auto made = [&](std::uint32_t n) {
         o.offload.device.faults.submit = n;
         auto e = engine::Executor::create(*file, o);
-        if (!e) {
-            EXPECT_NE(e.error().message.find("lost"), std::string::npos) << e.error().message;
-            ++lost;
-            continue;
-        }
+        if (!e) { EXPECT_NE(e.error().message.find("lost"), std::string::npos) << e.error().message; }
+        return e;
+    };
+    EXPECT_FALSE(made(1).ok());
+    std::uint32_t fails = 1, works = 4096;   // loading submits this often, at most
+    ASSERT_TRUE(made(works).ok());
+    while (works - fails > 1) {
+        const std::uint32_t n = (fails + works) / 2;
+        (made(n).ok() ? works : fails) = n;
+    }
+    std::uint32_t lost = 0;
+    for (;; ++lost) {
+        auto e = made(works + lost);
+        ASSERT_TRUE(e.ok());
         engine::Sequence s(**e, 64);
         ASSERT_TRUE(s.append(std::span(m.ids).first(4)).ok());
-        Status first = s.run();
+        const Status first = s.run();
         if (first) break;
         EXPECT_NE(first.error().message.find("lost"), std::string::npos) << first.error().message;
         EXPECT_FALSE(s.run().ok());
         EXPECT_EQ(s.tokens().size(), 4u) << "the conversation is there";
-        ++lost;
     }
     EXPECT_GT(lost, 0u);
 }
