@@ -11,6 +11,7 @@
 
 #include "bench/end_to_end/bench.h"
 #include "bench/end_to_end/compare.h"
+#include "bench/end_to_end/lookup.h"
 #include "bench/end_to_end/measure.h"
 #include "bench/end_to_end/presets.h"
 #include "bench/end_to_end/prefix.h"
@@ -158,13 +159,15 @@ private:
     bool may_measure() const { return f_.preset.empty() || f_.preset == "latency"; }
 
     Status run_tests(const Model& model, const ModelCost& cost, const Setup& setup, Threads threads) {
-        if (f_.preset == "latency" || f_.preset == "memory" || f_.preset == "server" || f_.preset == "prefix") {
+        if (f_.preset == "latency" || f_.preset == "memory" || f_.preset == "server" || f_.preset == "prefix" || f_.preset == "lookup") {
             auto lines = f_.preset == "memory"
                              ? memory(model, setup, threads, f_.n_depth, progress_)
                          : f_.preset == "server"
                              ? server(model, setup, threads, f_.n_requests, goals(), f_.repeat, progress_)
                          : f_.preset == "prefix"
                              ? prefix(model, setup, threads, f_.repeat, progress_)
+                         : f_.preset == "lookup"
+                             ? lookup(model, setup, threads, f_.repeat, progress_)
                              : latency(model, setup, threads, f_.n_gen.front(), f_.repeat, progress_);
             if (!lines) return std::move(lines).error();
             lines_.insert(lines_.end(), lines->begin(), lines->end());
@@ -210,6 +213,7 @@ private:
         if (f_.preset == "memory") return f_.n_depth.back();
         if (f_.preset == "server") return server_n_ctx(f_.n_requests);
         if (f_.preset == "prefix") return prefix_n_ctx();
+        if (f_.preset == "lookup") return lookup_n_ctx();
         std::uint32_t most = 0;
         for (const Test& t : tests_) most = std::max(most, n_ctx(t));
         return most;
@@ -340,8 +344,8 @@ void add_flags(CLI::App& app, Flags& f) {
            "--preset", f.preset,
            "latency: five prompts, time to the first and to each token; memory: contexts (-d); throughput: prompts of "
            "32 to 1024; threads: 1 to all; quants: several -m beside each other; server: many requests (--requests) "
-           "through the batcher and one after another; prefix: requests with a known system prompt")
-        ->check(CLI::IsMember({"latency", "memory", "throughput", "threads", "quants", "server", "prefix"}));
+           "through the batcher and one after another; prefix: requests with a known system prompt; lookup: answers with and without prompt lookup")
+        ->check(CLI::IsMember({"latency", "memory", "throughput", "threads", "quants", "server", "prefix", "lookup"}));
     app.add_option("--compare", f.compare,
                    "Two files of results (-o json): speeds of B over A, and whether that is more than noise")
         ->expected(2)

@@ -77,6 +77,42 @@ TEST(Width, CopyingIsSeveralTimesFaster) {
     EXPECT_LT(simulate(text, edited), 0.35);
 }
 
+TEST(Guess, AnEditOnceMadeIsGuessedAgain) {
+    // 5 stands at 9 and 19 of the text that is copied; the copy has 6 at its first place.
+    std::vector<Token> text;
+    for (Token t = 0; t < 30; ++t) text.push_back(t % 10 == 9 && t < 20 ? 5 : 100 + t);
+    const std::vector<Token> source = text;
+    Lookup l(8);
+    l.ran(1);
+    text.insert(text.end(), source.begin(), source.begin() + 9);
+    EXPECT_EQ(guess(l, text, 1), (std::vector<Token>{5}));
+    l.accepted(0);
+    text.push_back(6);
+    EXPECT_EQ(guess(l, text, 1), (std::vector<Token>{source[10]})) << "it goes on behind the edit";
+    l.accepted(1);
+    text.insert(text.end(), source.begin() + 10, source.begin() + 19);
+    EXPECT_EQ(guess(l, text, 1), (std::vector<Token>{6}));
+    l.accepted(0);
+    text.push_back(5);   // not this time
+    EXPECT_EQ(guess(l, text, 1), (std::vector<Token>{source[20]}));
+    l.accepted(1);
+    text.insert(text.end(), source.begin() + 20, source.end());
+    text.insert(text.end(), source.begin(), source.begin() + 9);
+    const std::vector<Token> next = guess(l, text, 1);
+    ASSERT_EQ(next.size(), 1u);
+    EXPECT_EQ(next[0], 6) << "what the newest copy has there";
+}
+
+TEST(Width, ANewNameIsFollowed) {
+    std::mt19937 rng(1);
+    std::vector<Token> text(600);
+    for (Token& t : text) t = static_cast<Token>(rng() % 200);
+    for (std::size_t i = 10; i < text.size(); i += 12) text[i] = 777;
+    std::vector<Token> edited = text;
+    std::replace(edited.begin(), edited.end(), 777, 888);
+    EXPECT_LT(simulate(text, edited), 0.155) << "16 tokens for 2.2 steps, as if nothing had been edited";
+}
+
 TEST(Width, TextThatOnlySeemsAlikeCostsLittle) {
     // Pairs recur all the time, and what follows is another token each time.
     std::mt19937 rng(2);

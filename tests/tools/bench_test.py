@@ -225,6 +225,16 @@ class Presets(unittest.TestCase):
             self.assertAlmostEqual(r["ratio"], r["known_ms"] / r["own_ms"])
             self.assertGreaterEqual(r["n_reused"], 992)   # 62 pages of the 1,000 tokens, at least
 
+    def test_lookup(self):
+        rows = run_json("bench", "-m", MODEL, "--preset", "lookup", "-r", "3", "--no-warmup", "-o", "json")
+        self.assertEqual([r["text"] for r in rows], ["edit", "story, seed 1", "story, seed 2", "story, seed 3"])
+        for r in rows:
+            ratios = sorted(b / a for a, b in zip(r["samples_plain_ts"], r["samples_lookup_ts"]))
+            self.assertAlmostEqual(r["ratio"], ratios[1])
+            self.assertLessEqual(r["n_accepted"], r["n_guessed"])
+        self.assertTrue(0 <= rows[0]["copied"] < 1, rows[0])   # random weights copy nothing but by chance
+        self.assertGreater(rows[0]["n_gen"], 100)
+
     def test_server(self):
         row, = run_json("bench", "-m", MODEL, "--preset", "server", "--requests", "3", "-o", "json")
         self.assertEqual((row["preset"], row["n_requests"]), ("server", 3))
