@@ -58,7 +58,7 @@ struct SessionDraft {
     engine::Draft draft;
 
     SessionDraft(std::shared_ptr<Model::Impl> m, const Model::Impl& target, const DraftOptions& o)
-        : model(std::move(m)), options(o), draft(*model->executor, std::min(model->info.n_vocab, target.info.n_vocab), o.n_ctx ? o.n_ctx : model->executor->n_ctx(), o.n_tokens) {}
+        : model(std::move(m)), options(o), draft(*model->executor, *target.executor, std::min(model->info.n_vocab, target.info.n_vocab), o.n_ctx ? o.n_ctx : model->executor->n_ctx(), o.n_tokens) {}
 };
 
 struct Session::Impl {

@@ -14,10 +14,17 @@ constexpr double kForget = 0.99;                        // and after a step with
 constexpr double kHitRate = 0.7;                        // of all guesses, before anything is known
 constexpr double kStep = 0.15;                          // a step of the draft against one of the target, likewise
 
+/// Decode is bound by what it reads, where one memory is read; of two, nothing is known.
+double expected_step(const Executor& draft, const Executor& target) {
+    if (draft.offload().device || target.offload().device) return kStep;
+    const double own = draft.cost().of(1, 1, 0).bytes, other = target.cost().of(1, 1, 0).bytes;
+    return other > 0 ? own / other : kStep;
+}
+
 }  // namespace
 
-Draft::Draft(Executor& executor, std::uint32_t n_vocab, std::uint32_t n_ctx, std::uint32_t n_fixed)
-    : sequence_(executor, n_ctx), n_vocab_(n_vocab), n_fixed_(n_fixed) {
+Draft::Draft(Executor& executor, const Executor& target, std::uint32_t n_vocab, std::uint32_t n_ctx, std::uint32_t n_fixed)
+    : sequence_(executor, n_ctx), n_vocab_(n_vocab), n_fixed_(n_fixed), expected_step_(expected_step(executor, target)) {
     guesses_.reserve(StepCosts::kMost);
     candidates_.resize(std::size_t{StepCosts::kMost} * kCandidates);
 }
@@ -49,7 +56,7 @@ StepCosts::Width Draft::plan(std::uint32_t room) {
     const std::uint32_t most = std::min(most_, room);
     if (n_fixed_ > 0) return {std::min(n_fixed_, most), 0};
     if (!costs_.known() || costs_.losing()) return {};
-    return costs_.best(most, rate_.of(kHitRate), step_ > 0 ? step_ : kStep * costs_.of(0));
+    return costs_.best(most, rate_.of(kHitRate), step());
 }
 
 /// Reads what is new in the text; false where that cannot be.
@@ -100,8 +107,7 @@ void Draft::run_guesses(StepCosts::Width width, std::uint32_t room) {
         const Token token = draw(*d);
         guesses_.push_back(token);
         if (guesses_.size() == room) break;
-        const double next = step_ > 0 ? step_ : kStep * costs_.of(0);
-        if (n_fixed_ == 0 && all * rate_.of(kHitRate) < width.tokens_per_second * (next + costs_.of(i + 2) - costs_.of(i + 1))) break;
+        if (n_fixed_ == 0 && all * rate_.of(kHitRate) < width.tokens_per_second * (step() + costs_.of(i + 2) - costs_.of(i + 1))) break;
         chain_->accept(token);
         ++told;
         const bool ok = sequence_.append({&token, 1}) && sequence_.run();

@@ -19,8 +19,9 @@ namespace quern::engine {
 class Draft {
 public:
     /// executor: of the smaller model, whose first n_vocab tokens are the target's: no others are guessed, and nothing after a
-    /// text that has others. n_ctx: tokens that it reads at most. n_fixed: guesses a step; 0: as many as pay.
-    Draft(Executor& executor, std::uint32_t n_vocab, std::uint32_t n_ctx, std::uint32_t n_fixed);
+    /// text that has others. n_ctx: tokens that it reads at most. n_fixed: guesses a step; 0: as many as pay. For `target`: a
+    /// model that reads too much for a token to pay, by the bytes of both, is never run.
+    Draft(Executor& executor, const Executor& target, std::uint32_t n_vocab, std::uint32_t n_ctx, std::uint32_t n_fixed);
 
     /// An answer begins, with these options of the target's sampler; a step has room for `most` guesses.
     Status begin(const SamplerOptions& options, std::uint32_t most);
@@ -52,6 +53,8 @@ private:
     };
 
     StepCosts::Width plan(std::uint32_t room);
+    /// Seconds of a step of the draft: measured, or what they are likely to be.
+    double step() const { return step_ > 0 ? step_ : expected_step_ * costs_.of(0); }
     bool catch_up(std::span<const Token> text);
     void run_guesses(StepCosts::Width plan, std::uint32_t room);
     Token draw(std::span<const Candidate> from);
@@ -67,6 +70,7 @@ private:
     // What was measured; it outlives an answer.
     StepCosts costs_;
     double step_ = 0, spent_ = 0;            // seconds: of a step of the draft (0: not measured); of the last guess()
+    double expected_step_;                   // against one of the target
     std::array<Rate, kClasses> rates_;       // by how sure the draft is
     Rate rate_;                              // of all
     std::uint64_t n_guessed_ = 0, n_accepted_ = 0;

@@ -377,6 +377,30 @@ TEST(Session, PaddingOfTheVocabularyMayDiffer) {
     EXPECT_NE(st.error().message.find("there are 512 tokens there and 520 here, and token 512, '[PAD512]', which only one has, is not marked as unused"), std::string::npos) << st.error().message;
 }
 
+TEST(Session, ADraftDearerThanItsModelIsNeverRun) {
+    test::GgufEdit edit(tiny("llama-q4_0.gguf"));
+    const Model small = load(tiny("llama-q4_0.gguf")), large = load(edit.convert_matrices(DType::F32).write("large"));
+    auto witness = large.new_session();
+    const auto runs_of_large = [&] { return witness->metrics().decode_runs.n_runs + witness->metrics().prefill_runs.n_runs; };
+    for (const float temperature : {0.0f, 2.0f}) {
+        const GenerateOptions o{.sampler = {.temperature = temperature, .top_k = 0, .top_p = 1, .min_p = 0, .seed = 1}, .max_tokens = 60, .ignore_end_of_generation = true};
+        const std::vector<Token> prompt(40, 7);
+        const std::uint64_t runs = runs_of_large();
+        auto s = small.new_session();
+        ASSERT_TRUE(s->use_draft(large).ok());
+        const auto r = s->generate(prompt, o), want = small.new_session()->generate(prompt, o);
+        ASSERT_TRUE(r.ok() && want.ok());
+        EXPECT_EQ(r->tokens, want->tokens);
+        EXPECT_EQ(r->n_guessed, 0u);
+        EXPECT_EQ(runs_of_large(), runs) << "it has not even read the prompt";
+        auto other = large.new_session();
+        ASSERT_TRUE(other->use_draft(small).ok());
+        const auto guessed = other->generate(prompt, o);
+        ASSERT_TRUE(guessed.ok());
+        EXPECT_GT(guessed->n_guessed, 0u) << "a cheap one is tried";
+    }
+}
+
 TEST(Session, DraftingAllocatesNothing) {
 #ifdef QUERN_TEST_SANITIZED
     GTEST_SKIP() << "the sanitizer brings its own operator new, which cannot be counted";
