@@ -19,6 +19,8 @@ public:
         // Slow steps are mostly somebody else's doing, so that they count little.
         double& s = seconds_[n];
         s = s > 0 && seconds > s ? s + 0.1 * (std::min(seconds, 2 * s) - s) : seconds;
+        // Fewer tokens take no longer: what was measured while all was slow, and not again since, would be praise for guesses.
+        for (std::uint32_t i = 0; i < n; ++i) seconds_[i] = std::min(seconds_[i], seconds);
     }
     /// The last step's guesses gave n tokens beside its own, and took so long to find.
     void won(std::uint32_t n, double seconds = 0) {

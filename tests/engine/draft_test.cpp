@@ -442,6 +442,19 @@ TEST(Costs, TheWidthIsTheFastest) {
     EXPECT_GT(best.n, 1u);
 }
 
+TEST(Costs, AFirstSlowStepIsNoExcuse) {
+    StepCosts costs;
+    costs.ran(0, 3);   // the machine was busy; a plain step takes 1 from here on
+    double lost = 0;
+    for (int i = 0; i < 200 && !costs.losing(); ++i) {
+        costs.ran(4, 1.3);
+        costs.won(0, 0.6);
+        lost += 0.9;
+    }
+    EXPECT_LT(lost, 8) << "what guesses win is not held against that step";
+    EXPECT_LE(costs.of(0), 1.3);
+}
+
 TEST(Costs, WhatLosesIsGivenUpAndTriedAgain) {
     StepCosts costs;
     costs.ran(0, 1);
