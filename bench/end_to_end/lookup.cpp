@@ -74,7 +74,8 @@ constexpr std::uint32_t kStory = 300, kSeeds = 3;
 
 std::string edited() {
     std::string out(kSource);
-    for (std::size_t at = 0; (at = out.find(kOld, at)) != out.npos; at += kNew.size()) out.replace(at, kOld.size(), kNew);
+    for (std::size_t at = 0; (at = out.find(kOld, at)) != out.npos; at += kNew.size())
+        out.replace(at, kOld.size(), kNew);
     return out;
 }
 
@@ -117,16 +118,20 @@ Result<Runs> measure(const Model& model, const Task& task, std::span<const Token
             out.last[ahead] = std::move(*answer);
         }
         if (i >= 0) out.ratio.push_back(out.speed[1].back() / out.speed[0].back());
-        if (out.last[0].tokens != out.last[1].tokens) return Error{Errc::internal, task.name + ": other tokens with lookup than without"};
+        if (out.last[0].tokens != out.last[1].tokens)
+            return Error{Errc::internal, task.name + ": other tokens with lookup than without"};
     }
     return out;
 }
 
 Line to_line(const Setup& setup, Threads threads, const Task& task, std::size_t n_prompt, const Runs& runs) {
     const GenerateResult& r = runs.last[1];
-    const double plain = percentile(runs.speed[0], 50), ahead = percentile(runs.speed[1], 50), ratio = percentile(runs.ratio, 50);
-    const auto same = static_cast<std::size_t>(std::mismatch(r.text.begin(), r.text.end(), task.expected.begin(), task.expected.end()).first - r.text.begin());
-    const double copied = task.expected.empty() ? 0 : static_cast<double>(same) / static_cast<double>(task.expected.size());
+    const double plain = percentile(runs.speed[0], 50), ahead = percentile(runs.speed[1], 50),
+                 ratio = percentile(runs.ratio, 50);
+    const auto same = static_cast<std::size_t>(
+        std::mismatch(r.text.begin(), r.text.end(), task.expected.begin(), task.expected.end()).first - r.text.begin());
+    const double copied =
+        task.expected.empty() ? 0 : static_cast<double>(same) / static_cast<double>(task.expected.size());
     Line out;
     out.fields = model_fields(setup, threads);
     out.fields.update(Json{{"test_time", now_utc()},
