@@ -2,8 +2,6 @@
 #include "engine/backend/cpu_steps.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "engine/core/exp.h"

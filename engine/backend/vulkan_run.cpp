@@ -2,7 +2,6 @@
 #include "engine/backend/vulkan_run.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <new>
 

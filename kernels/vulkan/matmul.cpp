@@ -12,7 +12,6 @@ constexpr std::uint32_t kPanelRows = 16, kBlock = 32;
 /// Threads that a big GPU wants to have under way (H200: 132 multiprocessors of 2048 threads, half of that).
 constexpr std::uint32_t kWantedThreads = 131072;
 
-
 std::string module_name(std::string_view kernel, DType t) {
     std::string name(kernel);
     name += '_';
