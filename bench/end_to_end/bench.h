@@ -34,7 +34,7 @@ struct Row {
     std::uint64_t checksum = 0;             ///< of the first stream's tokens, the same as when it runs alone
     double device_share = 0;                ///< of the time of all steps: a GPU was at work, by its own clock
     Cost cost;                              ///< of one repetition
-    Roofline roofline;                      ///< threads 0: not measured
+    Roofline roofline;  ///< the mean of what was found around the repetitions; threads 0: not measured
 
     std::vector<double> samples_ts() const;  ///< tokens per second
     double avg_ts() const;

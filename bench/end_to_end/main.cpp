@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
-#include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,8 +13,8 @@
 #include "bench/end_to_end/compare.h"
 #include "bench/end_to_end/lookup.h"
 #include "bench/end_to_end/measure.h"
-#include "bench/end_to_end/presets.h"
 #include "bench/end_to_end/prefix.h"
+#include "bench/end_to_end/presets.h"
 #include "bench/end_to_end/server.h"
 #include "engine/core/topology.h"
 #include "tools/common/options.h"
@@ -175,12 +175,13 @@ private:
         }
         for (Test test : tests_) {
             test.threads = threads;
-            const Result<Roofline> roofline = setup.gpu.device.empty() ? find_roofline(test.n_threads_timed()) : Roofline{};   // the CPU's limits
-            if (!roofline) return roofline.error();
-            Result<Row> row = measure(model, test, f_.repeat, progress_);
+            const bool on_cpu = setup.gpu.device.empty();  // a GPU's limits: program roofline
+            if (on_cpu && !f_.no_roofline && !probe_) {
+                if (Status s = prepare_probe(); !s) return s;
+            }
+            Result<Row> row = measure(model, test, f_.repeat, on_cpu ? probe_.get() : nullptr, progress_);
             if (!row) return std::move(row).error();
             row->setup = setup;
-            row->roofline = *roofline;
             row->cost = cost.of_test(test, setup.n_batch, row->roofline);
             rows_.push_back(std::move(*row));
         }
@@ -196,16 +197,16 @@ private:
         return out;
     }
 
-    /// Measured once for each number of threads, just before the first test with it.
-    Result<Roofline> find_roofline(int n_threads) {
-        if (f_.no_roofline) return Roofline{};
-        if (const auto known = rooflines_.find(n_threads); known != rooflines_.end()) return known->second;
+    /// For any number of threads that a test may have.
+    Status prepare_probe() {
+        int most = std::max(all_cores(), f_.model.n_threads_batch);
+        for (const int n : f_.n_threads) most = std::max(most, n);
         RooflineOptions options;
-        options.on_progress = [&](std::string_view what) { progress_.show("roofline: " + std::string(what), 0, 0); };
-        Result<Roofline> measured = bench::measure(static_cast<unsigned>(n_threads), options);
-        progress_.clear();
-        if (measured) rooflines_[n_threads] = *measured;
-        return measured;
+        options.on_progress = [this](std::string_view what) { progress_.show("roofline: " + std::string(what), 0, 0); };
+        auto probe = RooflineProbe::create(static_cast<unsigned>(most), std::move(options));
+        if (!probe) return std::move(probe).error();
+        probe_ = std::move(*probe);
+        return {};
     }
 
     std::uint32_t context() const {
@@ -221,7 +222,7 @@ private:
 
     Flags f_;
     std::vector<Test> tests_;
-    std::map<int, Roofline> rooflines_;  // by threads
+    std::unique_ptr<RooflineProbe> probe_;
     std::vector<Row> rows_;
     std::vector<Line> lines_;  // of presets that are not lists of tests
     Progress progress_;

@@ -24,25 +24,46 @@ Status timed_part(Session& session, std::span<const Token> tokens, const Test& t
     return {};
 }
 
-/// A warm-up, then each repetition's time in nanoseconds. between() is not timed.
-Result<std::vector<std::uint64_t>> time_runs(const Test& test, const Repeat& repeat, tools::Progress& progress,
-                                             const std::function<Status()>& part,
-                                             const std::function<Status()>& between) {
-    std::vector<std::uint64_t> out;
-    for (int i = repeat.warmup ? -1 : 0; i < repeat.repetitions; ++i) {
-        progress.show(test.name() + (i < 0 ? ": warm-up" : ": run " + std::to_string(i + 1)), 0, 0);
-        const auto start = std::chrono::steady_clock::now();
-        if (Status s = part(); !s) return std::move(s).error();
-        const auto spent = std::chrono::steady_clock::now() - start;
-        if (i >= 0) {
-            const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count();
-            out.push_back(static_cast<std::uint64_t>(std::max<std::int64_t>(1, ns)));
+/// How a test is repeated; what it finds goes to `row`.
+struct Runs {
+    const Repeat& repeat;
+    RooflineProbe* probe;
+    tools::Progress& progress;
+    Row& row;
+
+    /// A warm-up, then each repetition's time, the limits before, between and after them. between() is not timed.
+    Status time(const std::function<Status()>& part, const std::function<Status()>& between) const {
+        for (int i = repeat.warmup ? -1 : 0; i < repeat.repetitions; ++i) {
+            progress.show(row.test.name() + (i < 0 ? ": warm-up" : ": run " + std::to_string(i + 1)), 0, 0);
+            if (i == 0) {
+                if (Status s = add_limits(); !s) return s;
+            }
+            const auto start = std::chrono::steady_clock::now();
+            if (Status s = part(); !s) return std::move(s).error();
+            const auto spent = std::chrono::steady_clock::now() - start;
+            if (i >= 0) {
+                const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count();
+                row.samples_ns.push_back(static_cast<std::uint64_t>(std::max<std::int64_t>(1, ns)));
+                if (Status s = add_limits(); !s) return s;
+            }
+            if (Status s = between(); !s) return std::move(s).error();
         }
-        if (Status s = between(); !s) return std::move(s).error();
+        progress.clear();
+        return {};
     }
-    progress.clear();
-    return out;
-}
+
+private:
+    Status add_limits() const {
+        if (!probe) return {};
+        const auto now = probe->now(static_cast<unsigned>(row.test.n_threads_timed()));
+        if (!now) return now.error();
+        row.roofline.threads = now->threads;
+        const double part = 1.0 / (repeat.repetitions + 1);
+        for (const auto rate : {&Roofline::read_gb_s, &Roofline::int8_gop_s, &Roofline::f32_gop_s})
+            row.roofline.*rate += part * ((*now).*rate);
+        return {};
+    }
+};
 
 /// What the first stream generates when no other runs.
 Result<std::vector<Token>> first_stream_alone(engine::Executor& executor, const Test& test) {
@@ -52,10 +73,11 @@ Result<std::vector<Token>> first_stream_alone(engine::Executor& executor, const 
     return std::vector<Token>(one->generated(0).begin(), one->generated(0).end());
 }
 
-Status measure_streams(const Model& model, const Repeat& repeat, tools::Progress& progress, Row& row) {
+Status measure_streams(const Model& model, const Runs& runs) {
+    Row& row = runs.row;
     const Test& test = row.test;
     engine::Executor& executor = *Internals::of(model).executor;
-    progress.show(test.name() + ": prompts", 0, 0);
+    runs.progress.show(test.name() + ": prompts", 0, 0);
     const Result<std::vector<Token>> alone = first_stream_alone(executor, test);
     if (!alone) return alone.error();
     Result<Streams> streams = Streams::create(executor, test.n_streams, test.n_depth, test.n_gen);
@@ -67,31 +89,22 @@ Status measure_streams(const Model& model, const Repeat& repeat, tools::Progress
         return Error{Errc::internal, test.name() + ": from its token " + std::to_string(a - alone->begin()) +
                                          " on the first stream differs from what it gives alone"};
     };
-    auto samples = time_runs(
-        test, repeat, progress, [&] { return streams->generate(); }, same);
-    if (!samples) return std::move(samples).error();
-    row.samples_ns = std::move(*samples);
     row.checksum = checksum(*alone);
-    return {};
+    return runs.time([&] { return streams->generate(); }, same);
 }
 
-Status measure_session(const Model& model, const Repeat& repeat, tools::Progress& progress, Row& row) {
-    const Test& test = row.test;
+Status measure_session(const Model& model, const Runs& runs) {
+    const Test& test = runs.row.test;
     const std::uint32_t n_timed = test.n_timed();
     const std::vector<Token> tokens = random_tokens(n_timed + test.n_depth, model.info().n_vocab, 1);
     const auto part = std::span(tokens).first(n_timed);
     Result<Session> session = model.new_session(n_ctx(test));
     if (!session) return std::move(session).error();
     if (test.n_depth > 0) {
-        progress.show(test.name() + ": filling the context", 0, 0);
+        runs.progress.show(test.name() + ": filling the context", 0, 0);
         if (Status s = session->decode(std::span(tokens).subspan(n_timed)); !s) return s;
     }
-    auto samples = time_runs(
-        test, repeat, progress, [&] { return timed_part(*session, part, test); },
-        [&] { return session->truncate(test.n_depth); });
-    if (!samples) return std::move(samples).error();
-    row.samples_ns = std::move(*samples);
-    return {};
+    return runs.time([&] { return timed_part(*session, part, test); }, [&] { return session->truncate(test.n_depth); });
 }
 
 }  // namespace
@@ -109,7 +122,8 @@ std::uint32_t n_ctx(const Test& test) {
     return test.n_streams ? Streams::n_ctx(test.n_streams, test.n_depth, test.n_gen) : test.n_timed() + test.n_depth;
 }
 
-Result<Row> measure(const Model& model, const Test& test, const Repeat& repeat, tools::Progress& progress) {
+Result<Row> measure(const Model& model, const Test& test, const Repeat& repeat, RooflineProbe* probe,
+                    tools::Progress& progress) {
     if (Status s = model.set_threads(test.threads.decode, test.threads.prefill); !s) return std::move(s).error();
     Row row;
     row.test = test;
@@ -121,7 +135,7 @@ Result<Row> measure(const Model& model, const Test& test, const Repeat& repeat, 
         return std::pair(t.decode.seconds + t.prefill.seconds, t.decode.device_seconds + t.prefill.device_seconds);
     };
     const auto before = of_runs();
-    if (Status s = kind(model, repeat, progress, row); !s) return std::move(s).error();
+    if (Status s = kind(model, {repeat, probe, progress, row}); !s) return std::move(s).error();
     const auto after = of_runs();
     row.device_share = (after.second - before.second) / (after.first - before.first);
     return row;

@@ -17,8 +17,9 @@ struct Repeat {
 std::string now_utc();
 /// Tokens that the KV cache must hold for a test.
 std::uint32_t n_ctx(const Test& test);
-/// Fills in test, test_time, samples_ns and checksum. With streams, also runs the first one alone: other tokens there
-/// than in the batch are Errc::internal.
-Result<Row> measure(const Model& model, const Test& test, const Repeat& repeat, tools::Progress& progress);
+/// Fills in test, test_time, samples_ns, checksum and, with a probe, roofline. With streams, also runs the first one
+/// alone: other tokens there than in the batch are Errc::internal.
+Result<Row> measure(const Model& model, const Test& test, const Repeat& repeat, RooflineProbe* probe,
+                    tools::Progress& progress);
 
 }  // namespace quern::bench

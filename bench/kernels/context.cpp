@@ -29,11 +29,15 @@ Status Ring::prepare(const std::string& key, std::size_t bytes, std::size_t leas
 
 void Context::run(benchmark::State& state, unsigned n_threads, const Work& work, const std::function<void()>& once,
                   const std::function<double()>& checksum) {
+    const Result<Roofline> before = probe->now(n_threads);
     const engine::Stopwatch watch;
     for (auto _ : state) once();
     const double seconds = watch.seconds() / static_cast<double>(state.iterations());
+    const Result<Roofline> after = probe->now(n_threads);
+    for (const auto* limits : {&before, &after})
+        if (!*limits) return state.SkipWithError(limits->error().message.c_str());
 
-    const Roofline& r = roofline(n_threads);
+    const Roofline r = mean(*before, *after);
     const double read_share = r.least_seconds(work.bytes, 0, work.arithmetic) / seconds;
     const double peak_share = r.least_seconds(0, work.operations, work.arithmetic) / seconds;
     state.counters["GB/s"] = work.bytes / seconds * 1e-9;
@@ -42,11 +46,6 @@ void Context::run(benchmark::State& state, unsigned n_threads, const Work& work,
     state.counters["checksum"] = checksum();
     state.SetLabel(peak_share > read_share ? std::string("of ") + to_string(work.arithmetic) + " peak"
                                            : "of read bandwidth");
-}
-
-const Roofline& Context::roofline(unsigned n_threads) const {
-    const auto at = std::find(threads.begin(), threads.end(), n_threads) - threads.begin();
-    return rooflines.at(static_cast<std::size_t>(at));
 }
 
 void add(const std::string& name, std::function<void(benchmark::State&)> body) {

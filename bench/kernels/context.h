@@ -48,15 +48,16 @@ struct Work {
 struct Context {
     std::vector<const kernels::KernelTable*> tables;  // those this machine can run, best first
     std::vector<unsigned> threads;                    // counts to benchmark, ascending
-    std::vector<Roofline> rooflines;                  // one a count
+    std::vector<Roofline> rooflines;                  // one a count, as the program started
+    std::unique_ptr<RooflineProbe> probe;
     std::unique_ptr<engine::ThreadPool> pool;         // as many threads as the largest count
     std::size_t cold_bytes = 0;                       // least size of a ring
     Ring ring;
 
-    /// Runs the loop and sets the columns. `once` is one iteration; `checksum`, asked for afterwards, is exact.
+    /// Runs the loop, measures the limits before and after it, and sets the columns. `once` is one iteration;
+    /// `checksum`, asked for afterwards, is exact.
     void run(benchmark::State& state, unsigned n_threads, const Work& work, const std::function<void()>& once,
              const std::function<double()>& checksum);
-    const Roofline& roofline(unsigned n_threads) const;
 };
 
 /// Registers "name", timed by the clock on the wall. body: one run of the benchmark.

@@ -81,8 +81,11 @@ Status prepare(const Flags& f, Context& c) {
     if (!pool) return std::move(pool).error();
     c.pool = std::move(*pool);
     if (f.only_list) return {};
+    auto probe = RooflineProbe::create(most, {.quick = f.quick});
+    if (!probe) return std::move(probe).error();
+    c.probe = std::move(*probe);
     for (const unsigned n : c.threads) {
-        auto r = measure(n, {.quick = f.quick});
+        auto r = c.probe->measure(n);
         if (!r) return std::move(r).error();
         c.rooflines.push_back(std::move(*r));
     }

@@ -143,7 +143,8 @@ int run(Flags f) {
         options.on_progress = [&](std::string_view what) {
             progress.show(std::to_string(n) + " threads: " + std::string(what), 0, 0);
         };
-        const Result<Roofline> r = measure(n, options);
+        const auto probe = RooflineProbe::create(n, options);
+        const Result<Roofline> r = probe ? (*probe)->measure(n) : probe.error();
         progress.clear();
         if (!r) return tools::report(kProgram, r.error());
         if (f.json) {

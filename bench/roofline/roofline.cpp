@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <span>
 #include <utility>
@@ -29,9 +30,15 @@ constexpr std::size_t kLine = 64;
 // Any value whose sum shows a word that was left out or read twice.
 constexpr std::uint64_t kWord = 0x9e3779b97f4a7c15;
 
-/// `units` calls of work(unit) on all threads of the pool.
+/// Threads of a pool, the first n of them.
+struct Team {
+    ThreadPool& pool;
+    unsigned n;
+};
+
+/// `units` calls of work(unit) on the team. In seconds.
 template <class Work>
-double timed(ThreadPool& pool, std::uint32_t units, const Work& work) {
+double timed(Team team, std::uint32_t units, const Work& work) {
     struct Context {
         const Work& work;
         std::uint32_t units;
@@ -41,7 +48,7 @@ double timed(ThreadPool& pool, std::uint32_t units, const Work& work) {
         [](void* c, std::uint32_t, std::uint32_t unit, std::uint32_t) { static_cast<Context*>(c)->work(unit); },
         &context};
     const Stopwatch watch;
-    pool.run(job, pool.size());
+    team.pool.run(job, team.n);
     return watch.seconds();
 }
 
@@ -69,8 +76,8 @@ constexpr Pattern kPatterns[] = {
 
 class Reader {
 public:
-    Reader(ThreadPool& pool, Mapping memory) : pool_(pool), memory_(std::move(memory)) {
-        timed(pool_, chunks(kLargestChunk, memory_.size()), [&](std::uint32_t i) {
+    Reader(Team team, Mapping memory) : memory_(std::move(memory)) {
+        timed(team, chunks(kLargestChunk, memory_.size()), [&](std::uint32_t i) {
             std::byte* p = memory_.data() + i * kLargestChunk;
             for (std::size_t at = 0; at < kLargestChunk; at += sizeof kWord) std::memcpy(p + at, &kWord, sizeof kWord);
         });
@@ -78,14 +85,14 @@ public:
 
     /// 10^9 bytes a second over the next `bytes` of the buffer. Going on where the last walk ended, it comes back to a
     /// line only after all others, so caches smaller than the buffer do not help.
-    Result<double> rate(const Pattern& p, std::size_t bytes) {
+    Result<double> rate(Team team, const Pattern& p, std::size_t bytes) {
         bytes = std::min(bytes, memory_.size());
         if (next_ + bytes > memory_.size()) next_ = 0;
         const std::byte* from = memory_.data() + next_;
         next_ += bytes;
         const std::size_t gap = p.four_streams ? p.chunk / 4 : kLine, stride = p.four_streams ? kLine : 4 * kLine;
         std::atomic<std::uint64_t> sum = 0;
-        const double seconds = timed(pool_, chunks(p.chunk, bytes), [&](std::uint32_t i) {
+        const double seconds = timed(team, chunks(p.chunk, bytes), [&](std::uint32_t i) {
             sum += read_(from + i * p.chunk, gap, stride, p.chunk / (4 * kLine), p.ahead);
         });
         if (sum != bytes / sizeof kWord * kWord) {
@@ -94,6 +101,7 @@ public:
         words_read_ += bytes / sizeof kWord;
         return static_cast<double>(bytes) / seconds * 1e-9;
     }
+    std::size_t bytes() const { return memory_.size(); }
     std::uint64_t words_read() const { return words_read_; }
 
 private:
@@ -101,7 +109,6 @@ private:
         return static_cast<std::uint32_t>(bytes / chunk);
     }
 
-    ThreadPool& pool_;
     Mapping memory_;
     ReadKernel read_ = read_kernel(kernels::cpu_features());
     std::size_t next_ = 0;
@@ -116,40 +123,50 @@ std::size_t buffer_size(const RooflineOptions& o) {
     return std::max<std::size_t>(1, bytes / kLargestChunk) * kLargestChunk;
 }
 
+Result<Reader> make_reader(Team team, std::size_t bytes, bool huge_pages) {
+    auto memory = Mapping::create(bytes, "roofline's buffer", {.alignment = 4096, .huge_pages = huge_pages});
+    if (!memory) return std::move(memory).error();
+    return Reader(team, std::move(*memory));
+}
+
+/// What measures fastest, for a number of threads.
+struct Best {
+    const Pattern* pattern = nullptr;
+    const PeakKernel* int8 = nullptr;
+    const PeakKernel* f32 = nullptr;
+};
+
 /// Every pattern on huge pages and the best of them again, longer; that one on small pages too if wanted.
-Status measure_reads(ThreadPool& pool, const RooflineOptions& o, Roofline& out) {
-    out.buffer_bytes = buffer_size(o);
+Status measure_reads(Team team, const RooflineOptions& o, Reader& reader, Roofline& out, Best& best) {
+    out.buffer_bytes = reader.bytes();
     const std::size_t part = std::max(out.buffer_bytes / 4 / kLargestChunk, std::size_t{1}) * kLargestChunk;
-    const Pattern* best = nullptr;
-    for (const bool huge : {true, false}) {
-        if (!huge && !o.small_pages) continue;
-        if (o.on_progress) o.on_progress(huge ? "reading memory" : "reading memory, small pages");
-        auto memory = Mapping::create(out.buffer_bytes, "roofline's buffer", {.alignment = 4096, .huge_pages = huge});
-        if (!memory) return std::move(memory).error();
-        Reader reader(pool, std::move(*memory));
-        const auto add = [&](const Pattern& p, std::size_t bytes) -> Status {
-            const Result<double> rate = reader.rate(p, bytes);
-            if (!rate) return rate.error();
-            auto row = std::find_if(out.reads.begin(), out.reads.end(), [&](const ReadRate& r) {
-                return r.huge_pages == huge && r.pattern == p.name();
-            });
-            if (row == out.reads.end()) row = out.reads.insert(row, {p.name(), huge, 0});
-            row->gb_s = std::max(row->gb_s, *rate);
-            if (*rate > out.read_gb_s) {
-                out.read_gb_s = *rate;
-                best = &p;
-            }
-            return {};
-        };
-        if (huge) {
-            for (const Pattern& p : kPatterns)
-                if (Status s = add(p, part); !s) return s;
+    const std::uint64_t before = reader.words_read();
+    const auto add = [&](Reader& from, bool huge, const Pattern& p, std::size_t bytes) -> Status {
+        const Result<double> rate = from.rate(team, p, bytes);
+        if (!rate) return rate.error();
+        auto row = std::find_if(out.reads.begin(), out.reads.end(),
+                                [&](const ReadRate& r) { return r.huge_pages == huge && r.pattern == p.name(); });
+        if (row == out.reads.end()) row = out.reads.insert(row, {p.name(), huge, 0});
+        row->gb_s = std::max(row->gb_s, *rate);
+        if (*rate > out.read_gb_s) {
+            out.read_gb_s = *rate;
+            best.pattern = &p;
         }
-        const Pattern& again = best ? *best : kPatterns[0];
-        for (int i = 0; i < 2; ++i)
-            if (Status s = add(again, 2 * part); !s) return s;
-        out.checksum += reader.words_read();
-    }
+        return {};
+    };
+    if (o.on_progress) o.on_progress("reading memory");
+    for (const Pattern& p : kPatterns)
+        if (Status s = add(reader, true, p, part); !s) return s;
+    for (int i = 0; i < 2; ++i)
+        if (Status s = add(reader, true, *best.pattern, 2 * part); !s) return s;
+    out.checksum += reader.words_read() - before;
+    if (!o.small_pages) return {};
+    if (o.on_progress) o.on_progress("reading memory, small pages");
+    auto small = make_reader(team, out.buffer_bytes, false);
+    if (!small) return std::move(small).error();
+    for (int i = 0; i < 2; ++i)
+        if (Status s = add(*small, false, *best.pattern, 2 * part); !s) return s;
+    out.checksum += small->words_read();
     return {};
 }
 
@@ -165,25 +182,50 @@ std::uint64_t calibrate(const PeakKernel& k, double seconds) {
     return kMostSteps;
 }
 
-Status measure_peak(ThreadPool& pool, const PeakKernel& k, bool quick, Roofline& out) {
-    const std::uint64_t steps = calibrate(k, quick ? 2e-4 : 2e-3);
-    const std::uint64_t expected = k.run(steps);
-    // Several units a thread, so that one which the system delays leaves its share to the others.
-    const std::uint32_t units = pool.size() * (quick ? 2 : 8);
-    PeakRate rate{k.name, k.arithmetic, 0};
-    for (int i = 0; i < (quick ? 2 : 6); ++i) {
+/// A kernel on a team: a few units a thread, so that one which the system delays leaves its share to the others.
+class Peak {
+public:
+    Peak(Team team, const PeakKernel& k, bool quick)
+        : team_(team),
+          kernel_(k),
+          units_(team.n * (quick ? 2 : 8)),
+          steps_(calibrate(k, quick ? 2e-4 : 2e-3)),
+          expected_(k.run(steps_)) {}
+
+    /// 10^9 operations a second; adds the multiply-adds to `count`.
+    Result<double> rate(std::uint64_t& count) const {
         std::atomic<std::uint64_t> done = 0;
-        const double seconds = timed(pool, units, [&](std::uint32_t) { done += k.run(steps); });
-        if (expected < steps || done != units * expected) {
-            return Error{Errc::internal, std::string("roofline: ") + k.name + " did not do all multiply-adds"};
+        const double seconds = timed(team_, units_, [&](std::uint32_t) { done += kernel_.run(steps_); });
+        if (expected_ < steps_ || done != units_ * expected_) {
+            return Error{Errc::internal, std::string("roofline: ") + kernel_.name + " did not do all multiply-adds"};
         }
-        out.checksum += done;
-        rate.gop_s = std::max(rate.gop_s, 2e-9 * static_cast<double>(done) / seconds);
+        count += done;
+        return 2e-9 * static_cast<double>(done) / seconds;
     }
-    out.peaks.push_back(rate);
-    double& best = k.arithmetic == Arithmetic::int8 ? out.int8_gop_s
-                   : k.arithmetic == Arithmetic::bf16 ? out.bf16_gop_s : out.f32_gop_s;
-    best = std::max(best, rate.gop_s);
+
+private:
+    Team team_;
+    const PeakKernel& kernel_;
+    std::uint32_t units_;
+    std::uint64_t steps_, expected_;
+};
+
+Status measure_peak(Team team, const PeakKernel& k, bool quick, Roofline& out, Best& best) {
+    const Peak peak(team, k, quick);
+    PeakRate row{k.name, k.arithmetic, 0};
+    for (int i = 0; i < (quick ? 2 : 6); ++i) {
+        const Result<double> rate = peak.rate(out.checksum);
+        if (!rate) return rate.error();
+        row.gop_s = std::max(row.gop_s, *rate);
+    }
+    out.peaks.push_back(row);
+    double& most = k.arithmetic == Arithmetic::int8   ? out.int8_gop_s
+                   : k.arithmetic == Arithmetic::bf16 ? out.bf16_gop_s
+                                                      : out.f32_gop_s;
+    if (row.gop_s <= most) return {};
+    most = row.gop_s;
+    if (k.arithmetic == Arithmetic::int8) best.int8 = &k;
+    if (k.arithmetic == Arithmetic::f32) best.f32 = &k;
     return {};
 }
 
@@ -212,24 +254,80 @@ std::size_t last_level_cache() {
     return best > 0 ? static_cast<std::size_t>(best) : 32 * kMiB;
 }
 
-Result<Roofline> measure(unsigned threads, const RooflineOptions& options) {
-    const std::uint32_t features = kernels::cpu_features();
-    std::vector<const PeakKernel*> usable;
-    for (const PeakKernel& k : peak_kernels())
-        if ((k.needs & ~features) == 0) usable.push_back(&k);
+struct RooflineProbe::Impl {
+    RooflineOptions options;
+    std::unique_ptr<ThreadPool> pool;
+    Reader reader;
+    std::map<unsigned, Best> best;  // by threads
+};
 
+RooflineProbe::RooflineProbe(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RooflineProbe::~RooflineProbe() = default;
+
+Result<std::unique_ptr<RooflineProbe>> RooflineProbe::create(unsigned threads, RooflineOptions options) {
     const engine::Topology topology = engine::read_topology();
     std::span<const int> cpus;
     if (threads <= topology.thread_cpus.size()) cpus = std::span(topology.thread_cpus).first(threads);
     auto pool = ThreadPool::create(threads, cpus);
     if (!pool) return std::move(pool).error();
+    auto reader = make_reader({**pool, threads}, buffer_size(options), true);
+    if (!reader) return std::move(reader).error();
+    return std::unique_ptr<RooflineProbe>(
+        new RooflineProbe(std::make_unique<Impl>(std::move(options), std::move(*pool), std::move(*reader))));
+}
+
+Result<Roofline> RooflineProbe::measure(unsigned threads) {
+    const std::uint32_t features = kernels::cpu_features();
+    const Team team{*impl_->pool, threads};
+    Roofline out;
+    Best best;
+    out.threads = threads;
+    for (const PeakKernel& k : peak_kernels()) {
+        if (k.needs & ~features) continue;
+        if (impl_->options.on_progress) impl_->options.on_progress(k.name);
+        if (Status s = measure_peak(team, k, impl_->options.quick, out, best); !s) return std::move(s).error();
+    }
+    if (Status s = measure_reads(team, impl_->options, impl_->reader, out, best); !s) return std::move(s).error();
+    impl_->best[threads] = best;
+    return out;
+}
+
+Result<Roofline> RooflineProbe::now(unsigned threads) {
+    auto known = impl_->best.find(threads);
+    if (known == impl_->best.end()) {
+        if (const Result<Roofline> all = measure(threads); !all) return all.error();
+        known = impl_->best.find(threads);
+    }
+    const Best& best = known->second;
+    const Team team{*impl_->pool, threads};
     Roofline out;
     out.threads = threads;
-    for (const PeakKernel* k : usable) {
-        if (options.on_progress) options.on_progress(k->name);
-        if (Status s = measure_peak(**pool, *k, options.quick, out); !s) return std::move(s).error();
-    }
-    if (Status s = measure_reads(**pool, options, out); !s) return std::move(s).error();
+    const auto computing = [&](const PeakKernel* kernel, double& to) -> Status {
+        if (!kernel) return {};
+        const Peak peak(team, *kernel, impl_->options.quick);
+        // The caller may run where another thread of the team must: the first pass lets the system sort that out.
+        for (int i = 0; i < 2; ++i) {
+            const Result<double> rate = peak.rate(out.checksum);
+            if (!rate) return rate.error();
+            to = *rate;
+        }
+        return {};
+    };
+    if (Status s = computing(best.int8, out.int8_gop_s); !s) return std::move(s).error();
+    if (Status s = computing(best.f32, out.f32_gop_s); !s) return std::move(s).error();
+    const Result<double> reading = impl_->reader.rate(team, *best.pattern, 512 * kMiB);
+    if (!reading) return reading.error();
+    out.read_gb_s = *reading;
+    return out;
+}
+
+Roofline mean(const Roofline& a, const Roofline& b) {
+    Roofline out;
+    out.threads = a.threads;
+    out.read_gb_s = (a.read_gb_s + b.read_gb_s) / 2;
+    out.int8_gop_s = (a.int8_gop_s + b.int8_gop_s) / 2;
+    out.bf16_gop_s = (a.bf16_gop_s + b.bf16_gop_s) / 2;
+    out.f32_gop_s = (a.f32_gop_s + b.f32_gop_s) / 2;
     return out;
 }
 

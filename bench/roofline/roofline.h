@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What this machine can do at most, measured in a few seconds: reading memory, int8 and float arithmetic. Benchmarks
-// measure it a moment before their own work and print their share of it.
+// measure it around their own work and print their share of it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,7 +39,8 @@ struct Roofline {
     std::vector<ReadRate> reads;
     std::vector<PeakRate> peaks;
     std::size_t buffer_bytes = 0;  // what was read from
-    std::uint64_t checksum = 0;    // words read and multiply-adds done, as the results add up to; see measure()
+    std::uint64_t checksum =
+        0;  // words read and multiply-adds done, as the results add up to; see RooflineProbe::measure()
 
     double peak(Arithmetic a) const;
     /// Shortest time in seconds in which so many bytes can be read from memory and so many operations done.
@@ -53,10 +55,30 @@ struct RooflineOptions {
     std::function<void(std::string_view what)> on_progress = {};
 };
 
-/// Measures with `threads` threads (the caller is one of them), in about two seconds. Results are checked: the words
-/// read must add up, and every multiply-add must show in its accumulator, or Errc::internal says which did not.
-/// Errc::out_of_memory or io where the system gives no memory or threads.
-Result<Roofline> measure(unsigned threads, const RooflineOptions& options = {});
+/// Measures the limits, and again as often as asked: on a shared machine they change within seconds, so that a share
+/// says something only of limits found right before and after. Holds the memory that it reads.
+class RooflineProbe {
+public:
+    /// For up to `threads` threads (the caller is one of them). Errc::out_of_memory or io where the system gives no
+    /// memory or threads.
+    static Result<std::unique_ptr<RooflineProbe>> create(unsigned threads, RooflineOptions options = {});
+    ~RooflineProbe();
+
+    /// Everything, in about two seconds. Results are checked: the words read must add up, and every multiply-add must
+    /// show in its accumulator, or Errc::internal says which did not.
+    Result<Roofline> measure(unsigned threads);
+    /// The three limits as they are now, in about a tenth of a second, by the ways that were best when
+    /// measure(threads), which is called if it was not, found them. Checked like those.
+    Result<Roofline> now(unsigned threads);
+
+private:
+    struct Impl;
+    explicit RooflineProbe(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+/// The means of two measurements with as many threads.
+Roofline mean(const Roofline& a, const Roofline& b);
 
 /// Last-level cache in bytes as the system says, 32 MiB where it does not.
 std::size_t last_level_cache();
