@@ -347,15 +347,20 @@ TEST_P(EveryTable, QuantizeActGivesTheSameBytesForAnyInput) {
         std::vector<float> x(n);
         std::memcpy(x.data(), bits.data(), n * sizeof(float));
         const ActLayout at(n);
-        std::vector<std::byte> got(at.bytes), want(at.bytes);
-        table().quantize_act(x.data(), 0, 96, n, got.data());  // in two parts
-        table().quantize_act(x.data() + 96, 96, n - 96, n, got.data());
-        scalar_table().quantize_act(x.data(), 0, n, n, want.data());
-        ASSERT_EQ(std::memcmp(got.data(), want.data(), at.d), 0) << "codes, round " << round;
-        const auto* a = reinterpret_cast<const float*>(got.data() + at.d);
-        const auto* b = reinterpret_cast<const float*>(want.data() + at.d);
-        const std::size_t words = (at.bytes - at.d) / 4;
-        ASSERT_EQ(first_difference(a, b, words), words) << "sums, round " << round;
+        for (const auto quantize : {&KernelTable::quantize_act, &KernelTable::quantize_act_fine}) {
+            std::vector<std::byte> got(2 * at.bytes), want(2 * at.bytes);                 // of fine, two columns
+            const std::uint32_t part = 32 * (1 + static_cast<std::uint32_t>(round) % 7);  // in two parts
+            (table().*quantize)(x.data(), 0, part, n, got.data());
+            (table().*quantize)(x.data() + part, part, n - part, n, got.data());
+            (scalar_table().*quantize)(x.data(), 0, n, n, want.data());
+            for (std::size_t from = 0; from < got.size(); from += at.bytes) {
+                ASSERT_EQ(std::memcmp(&got[from], &want[from], at.d), 0) << "codes, round " << round;
+                const auto* a = reinterpret_cast<const float*>(&got[from + at.d]);
+                const auto* b = reinterpret_cast<const float*>(&want[from + at.d]);
+                const std::size_t words = (at.bytes - at.d) / 4;
+                ASSERT_EQ(first_difference(a, b, words), words) << "sums, round " << round;
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 #endif
 #include "kernels/cpu/simd/avx512.h"
 #include "kernels/cpu/micro/dot.inl"
+#define QUERN_QUANTIZE_FORM "kernels/cpu/micro/quantize_avx512.inl"
 #define QUERN_WIDE_FORM "kernels/cpu/micro/wide_amx.inl"
 
 namespace quern::kernels::QUERN_ISA_NS {

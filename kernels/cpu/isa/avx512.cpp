@@ -2,6 +2,7 @@
 #define QUERN_ISA_NS avx512
 #include "kernels/cpu/simd/avx512.h"
 #include "kernels/cpu/micro/dot.inl"
+#define QUERN_QUANTIZE_FORM "kernels/cpu/micro/quantize_avx512.inl"
 
 namespace quern::kernels::avx512 {
 

@@ -34,18 +34,35 @@ QUERN_INLINE ActPair quantize_block(ActPair x, std::uint32_t b, const ActLayout&
     return {f_fma(minus_d, flo, x.lo), f_fma(minus_d, fhi, x.hi)};
 }
 
+/// Block b of a column from x[32]; with Fine what rounding lost, too, to the column behind out.
+template <bool Fine>
+QUERN_INLINE void quantize_one(const float* x, std::uint32_t b, const ActLayout& at, std::byte* out) {
+    const ActPair lost = quantize_block({f_load(x), f_load(x + 16)}, b, at, out);
+    if constexpr (Fine) quantize_block(lost, b, at, out + at.bytes);
+}
+
+#ifndef QUERN_QUANTIZE_FORM
+/// Blocks [b, end).
+template <bool Fine>
+QUERN_INLINE void quantize_blocks(const float* x, std::uint32_t b, std::uint32_t end, const ActLayout& at, std::byte* out) {
+    for (; b < end; ++b, x += 32) quantize_one<Fine>(x, b, at, out);
+}
+#endif
+
+}  // namespace quern::kernels::QUERN_ISA_NS
+
+#ifdef QUERN_QUANTIZE_FORM
+#include QUERN_QUANTIZE_FORM
+#endif
+
+namespace quern::kernels::QUERN_ISA_NS {
+
 static void quantize_act(const float* x, std::uint32_t first, std::uint32_t count, std::uint32_t n, std::byte* out) {
-    const ActLayout at(n);
-    for (std::uint32_t b = first / 32; b < (first + count) / 32; ++b, x += 32)
-        quantize_block({f_load(x), f_load(x + 16)}, b, at, out);
+    quantize_blocks<false>(x, first / 32, (first + count) / 32, ActLayout(n), out);
 }
 
 static void quantize_act_fine(const float* x, std::uint32_t first, std::uint32_t count, std::uint32_t n, std::byte* out) {
-    const ActLayout at(n);
-    for (std::uint32_t b = first / 32; b < (first + count) / 32; ++b, x += 32) {
-        const ActPair lost = quantize_block({f_load(x), f_load(x + 16)}, b, at, out);
-        quantize_block(lost, b, at, out + at.bytes);
-    }
+    quantize_blocks<true>(x, first / 32, (first + count) / 32, ActLayout(n), out);
 }
 
 }  // namespace quern::kernels::QUERN_ISA_NS
