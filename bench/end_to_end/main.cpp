@@ -142,6 +142,7 @@ private:
         options.n_ctx = context();
         if (options.tune != Tune::off) options.n_ctx = std::max(options.n_ctx, n_batch);  // room to measure its largest step
         options.prefix_cache = f_.preset == "prefix";  // else the same prompt again and again is what is measured
+        if (f_.preset == "prefix") options.kv_sessions = kPrefixSessions;
         const Result<Model> model = load_with_progress(path, std::move(options));
         if (!model) return model.error();
         const ModelCost cost(*model);

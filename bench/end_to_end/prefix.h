@@ -10,6 +10,8 @@
 namespace quern::bench {
 
 std::uint32_t prefix_n_ctx();
+/// A request of the batcher, and the session beside it.
+inline constexpr std::uint32_t kPrefixSessions = 2;
 
 /// Medians of the time to the first token of a request to a batcher that others of the same 1,000 tokens went before,
 /// with 32, 64 and 128 tokens of its own; of these tokens alone in a session that has read the 1,000; and of a request

@@ -279,7 +279,7 @@ void Batcher::Impl::end_overdue(double now) {
 /// Exact tiers that sequences can still have.
 std::uint32_t Batcher::Impl::n_free_rings() const {
     const std::uint32_t each = executor.exact_pages_each();
-    return each ? executor.exact_pages()->n_free() / each : engine::Scheduler::kNoLimit;
+    return each ? executor.exact_pages()->n_promises() / each : engine::Scheduler::kNoLimit;
 }
 
 Error Batcher::Impl::no_room(const Work& w) const {
@@ -345,14 +345,16 @@ void Batcher::Impl::build_batch() {
     batch.clear();
     const engine::Scheduler::Step& plan = scheduler.planned();
     for (std::size_t i = 0; i < plan.slices.size();) {
-        const auto [entry, n] = plan.slices[i];
+        const auto [entry, wanted] = plan.slices[i];
         Work& w = work_of(*entry);
         // The pages were free when the step was planned; a session on another thread may have been faster.
-        if (!w.sequence->reserve_pages(w.n_tokens)) {
+        const std::uint32_t n = w.sequence->reserve_pages(w.n_tokens) ? w.sequence->make_ready(wanted) : 0;
+        if (n == 0) {
             lose_pages(w);
             scheduler.preempt(w);  // erases the slice
             continue;
         }
+        if (n < wanted) scheduler.shorten(i, n);
         const auto first = static_cast<std::uint32_t>(tokens.size());
         chunks.push_back(w.sequence->chunk(first, n));
         const auto part = w.sequence->tokens().subspan(w.n_run, n);

@@ -223,6 +223,7 @@ MemoryReport Model::Impl::memory_report() const {
     r.weights_mapped = m.weights_mapped;
     r.kv_kept = pages.n_kept() * pages.host_page_bytes();
     const engine::PagePool* exact = executor->exact_pages();
+    if (exact) r.kv_kept += exact->n_kept() * exact->host_page_bytes();
     r.kv_capacity = pages.capacity_bytes() + (exact ? exact->capacity_bytes() : 0);
     r.kv_used = pages.used_bytes() + (exact ? exact->used_bytes() : 0);
     r.kv_bytes_per_token = pages.shape().page_bytes() / pages.shape().page_tokens;

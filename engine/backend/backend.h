@@ -24,6 +24,10 @@ struct SeqChunk {
     std::int32_t pos0;            // position of that token in its sequence
     /// With two tiers `pages` covers what is quantized once the chunk has run, and this is ExactRing::table().
     const std::uint32_t* exact = nullptr;
+    /// Where a chunk too long for its ring leaves its exact positions from kept_from on, a multiple of a page: page ids. Null: in
+    /// the ring, as far as that goes.
+    const std::uint32_t* kept = nullptr;
+    std::int32_t kept_from = 0;
     /// A tree of at most kMaxTree tokens instead of a line: [n_tokens], bit j of mask[i]: token i sees token j of the chunk. Its own
     /// bit is set and none behind it; its position is pos0 + the number of the others. Keys and values lie in the order of the
     /// batch. Not with a sliding window; with two tiers only where all see the same positions quantized.

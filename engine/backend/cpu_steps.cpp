@@ -247,7 +247,7 @@ void stage(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
 }
 
 /// Once a chunk is stored: whole groups to the quantized tier, a unit a head and group; then what the next chunk will need
-/// of a staged one back to its ring, a unit a page.
+/// of a staged one to its pages, a unit a page.
 struct Migration { std::uint32_t quantize, keep; std::int32_t from, kept; };
 Migration migration_of(const Step& s, const SeqChunk& c) {
     const auto end = c.pos0 + static_cast<std::int32_t>(c.n_tokens);
@@ -256,7 +256,7 @@ Migration migration_of(const Step& s, const SeqChunk& c) {
     m.quantize = static_cast<std::uint32_t>(s.tiers.window(end) - m.from) / KvTiers::kBatch * s.n_head_kv;
     if (!staged(s, c)) return m;
     const auto lanes = static_cast<std::int32_t>(kLanes);
-    m.kept = std::max(m.from, (end - static_cast<std::int32_t>(s.tiers.ring_tokens) + lanes - 1) / lanes * lanes);
+    m.kept = c.kept ? c.kept_from : std::max(m.from, (end - static_cast<std::int32_t>(s.tiers.ring_tokens) + lanes - 1) / lanes * lanes);
     m.keep = pages_between(m.kept, end);
     return m;
 }
@@ -290,7 +290,7 @@ void migrate(const Step& s, const CpuRun& r, std::uint32_t unit, std::byte*) {
     }
     const auto from = staging_view(s, r, *c, 0);
     const std::uint32_t page = unit - m.quantize;
-    const auto to = s.exact->view(s.layer, 0, ring_pages(s, *c, m.kept));
+    const auto to = s.exact->view(s.layer, 0, c->kept ? c->kept : ring_pages(s, *c, m.kept));
     std::memcpy(page_of(to, page), page_of(from, page + static_cast<std::uint32_t>(m.kept - m.from) / kLanes), from.page_stride);
 }
 

@@ -162,9 +162,10 @@ struct Writer {
         }
         if (!staged) return where;
         for (std::uint32_t i = 0; i < n_pages(c.pos0 - from, kPage); ++i) stage.add({vulkan::kSourceExact, ring(c, from)[i], vulkan::kSourceStaging, ids[i]});
-        const std::int32_t kept = std::max(from, (end - static_cast<std::int32_t>(l.tiers.ring_tokens) + kPage - 1) / kPage * kPage);
+        const std::int32_t kept = c.kept ? c.kept_from : std::max(from, (end - static_cast<std::int32_t>(l.tiers.ring_tokens) + kPage - 1) / kPage * kPage);
+        const std::uint32_t* to_pages = c.kept ? c.kept : ring(c, kept);
         for (std::uint32_t i = 0; i < n_pages(end - kept, kPage); ++i)
-            keep.add({vulkan::kSourceStaging, ids[static_cast<std::uint32_t>((kept - from) / kPage) + i], vulkan::kSourceExact, ring(c, kept)[i]});
+            keep.add({vulkan::kSourceStaging, ids[static_cast<std::uint32_t>((kept - from) / kPage) + i], vulkan::kSourceExact, to_pages[i]});
         staged_pages += n;
         return where;
     }

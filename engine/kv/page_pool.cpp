@@ -48,11 +48,17 @@ std::uint32_t PagePool::n_kept() const {
     return index_ ? index_->n_idle() : 0;
 }
 
-/// Makes sure that free_ has a page.
-bool PagePool::free_one() {
+/// Makes sure that free_ has a page; only_unused: without giving up one that has been reused.
+bool PagePool::free_one(bool only_unused) {
     if (!free_.empty()) return true;
-    const std::uint32_t page = index_ ? index_->oldest() : PrefixIndex::kNone;
+    if (!index_) return false;
+    std::uint32_t page = only_unused ? index_->oldest_unmarked() : index_->oldest();
     if (page == PrefixIndex::kNone) return false;
+    for (; index_->marked(page); page = index_->oldest()) {
+        index_->mark(page, false);
+        index_->remove_idle(page);
+        index_->push_idle(page);
+    }
     index_->remove_idle(page);
     index_->erase(page);
     free_.push_back(page);
@@ -75,6 +81,15 @@ void PagePool::drop(std::uint32_t page) {
     if (--references_[page] > 0) return;
     if (index_ && index_->has(page)) index_->push_idle(page);
     else free_.push_back(page);
+}
+
+/// The caller's reference to `page` becomes one to `other`.
+bool PagePool::exchange(std::uint32_t other, std::uint32_t& page) {
+    if (other == page) return true;
+    hold(other);
+    drop(page);
+    page = other;
+    return true;
 }
 
 bool PagePool::take(std::uint32_t n, std::vector<std::uint32_t>& table) {
@@ -115,8 +130,8 @@ bool PagePool::make_own(std::uint32_t& page) {
     return copied;
 }
 
-Status PagePool::keep_prefixes() {
-    auto index = PrefixIndex::create(n_pages_, shape_.page_tokens);
+Status PagePool::keep_prefixes(std::uint32_t block_tokens) {
+    auto index = PrefixIndex::create(n_pages_, block_tokens ? block_tokens : shape_.page_tokens);
     if (!index) return std::move(index).error();
     index_ = std::move(*index);
     return {};
@@ -125,12 +140,93 @@ Status PagePool::keep_prefixes() {
 bool PagePool::publish(std::uint32_t after, std::span<const std::int32_t> block, std::uint32_t& page) {
     std::lock_guard lock(mutex_);
     const std::uint32_t other = index_->find(after, block);
-    if (other == page) return true;
-    if (other == PrefixIndex::kNone) return index_->insert(after, block, page);
-    hold(other);
-    drop(page);
+    return other == PrefixIndex::kNone ? index_->insert(after, block, page) : exchange(other, page);
+}
+
+std::uint64_t PagePool::serial(std::uint32_t page) const {
+    std::lock_guard lock(mutex_);
+    return index_->serial(page);
+}
+
+bool PagePool::publish_after(std::uint64_t serial, std::span<const std::int32_t> block, std::uint32_t& page) {
+    std::lock_guard lock(mutex_);
+    const std::uint32_t other = index_->find_after(serial, block);
+    if (other != PrefixIndex::kNone) return exchange(other, page);
+    return index_->has(page) || index_->insert_after(serial, block, page);   // one entry a page
+}
+
+std::uint32_t PagePool::reuse_after(std::uint64_t serial, std::span<const std::int32_t> block) {
+    std::lock_guard lock(mutex_);
+    const std::uint32_t page = index_->find_after(serial, block);
+    if (page == PrefixIndex::kNone) return page;
+    hold(page);
+    index_->mark(page, true);
+    return page;
+}
+
+bool PagePool::promise(std::uint32_t n) {
+    std::lock_guard lock(mutex_);
+    if (promises_ < n) return false;
+    promises_ -= n;
+    return true;
+}
+
+void PagePool::forgive(std::uint32_t n) {
+    std::lock_guard lock(mutex_);
+    promises_ += n;
+}
+
+std::uint32_t PagePool::n_promises() const {
+    std::lock_guard lock(mutex_);
+    return promises_;
+}
+
+bool PagePool::renew(std::uint32_t& page, bool keep) {
+    std::lock_guard lock(mutex_);
+    if (page != PrefixIndex::kNone && references_[page] == 1) {
+        if (!index_ || !index_->has(page)) return true;
+        if (!free_one(true)) {
+            index_->erase(page);
+            return true;
+        }
+    }
+    if (!free_one()) return false;
+    const std::uint32_t other = take_one();
+    if (page != PrefixIndex::kNone) {
+        // With the lock: two that stop sharing a page at once must not both find it shared and want a page each.
+        if (keep && !copy_page(page, other).ok()) {
+            drop(other);
+            return false;
+        }
+        drop(page);
+    }
     page = other;
     return true;
+}
+
+std::uint32_t PagePool::beside(std::uint32_t page) {
+    std::lock_guard lock(mutex_);
+    const bool alone = references_[page] == 1;
+    if (alone && !(index_ && index_->has(page))) return page;
+    if (alone && (spare_ == 0 || !free_one(true))) {
+        index_->erase(page);
+        return page;
+    }
+    if (spare_ == 0 || !free_one()) return PrefixIndex::kNone;
+    --spare_;
+    return take_one();
+}
+
+std::uint32_t PagePool::borrow() {
+    std::lock_guard lock(mutex_);
+    if (spare_ == 0 || !free_one(true)) return PrefixIndex::kNone;
+    --spare_;
+    return take_one();
+}
+
+void PagePool::repay(std::uint32_t n) {
+    std::lock_guard lock(mutex_);
+    spare_ += n;
 }
 
 std::uint32_t PagePool::reuse(std::uint32_t after, std::span<const std::int32_t> block) {

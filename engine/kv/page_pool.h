@@ -75,8 +75,9 @@ public:
     /// well, or, where no page is free, no longer published.
     bool make_own(std::uint32_t& page);
 
-    /// Keeps full pages for other sequences with the same beginning. Before the first page is taken.
-    Status keep_prefixes();
+    /// Keeps full pages for other sequences with the same beginning. Before the first page is taken. block_tokens: the longest
+    /// block that publish_after() takes; 0: a page of tokens.
+    Status keep_prefixes(std::uint32_t block_tokens = 0);
     bool keeps_prefixes() const { return index_ != nullptr; }
     /// Publishes `page`, which holds `block` (page_tokens tokens) after the text that ends in the published page `after`
     /// (PrefixIndex::kNone: the beginning); nobody writes to it from now on. Where another page has the same text already,
@@ -85,8 +86,35 @@ public:
     /// The published page of `block` after `after`, with a reference for the caller, or PrefixIndex::kNone.
     std::uint32_t reuse(std::uint32_t after, std::span<const std::int32_t> block);
 
+    /// Names the text that ends in the published page (kNone: the empty text), for pages of another pool to lie behind it.
+    std::uint64_t serial(std::uint32_t page) const;
+    /// publish() and reuse() behind such a text: the page is known by the tokens of `block`, whichever of them it holds.
+    bool publish_after(std::uint64_t serial, std::span<const std::int32_t> block, std::uint32_t& page);
+    /// What has been reused so stays longer than what has not: it gets a second chance before it goes.
+    std::uint32_t reuse_after(std::uint64_t serial, std::span<const std::int32_t> block);
+
     /// The same for a page that begins with some of `tokens`: n says how many, at least one.
     std::uint32_t reuse_part(std::uint32_t after, std::span<const std::int32_t> tokens, std::uint32_t& n);
+
+    // Promises. A holder that asks beforehand for as many pages as it will ever hold, each that it shares counted as if it were
+    // its own, always finds a page when it stops sharing one.
+    /// Pages that cannot be promised: only borrowed. Before the first promise.
+    void set_spare(std::uint32_t n) { promises_ = n_pages_ - n, spare_ = n; }
+    bool promise(std::uint32_t n);
+    void forgive(std::uint32_t n);
+    /// Pages that can still be promised.
+    std::uint32_t n_promises() const;
+    /// Before a write, `page` (kNone: none yet) becomes one that the caller alone holds and nobody finds: itself, or another,
+    /// with its contents if `keep`. A published one that nobody else holds stays where there is a page that is free or has
+    /// never been reused, else it is given up. False, nothing changed, only without a promise.
+    bool renew(std::uint32_t& page, bool keep);
+    /// Where the successor of `page` can be written while `page` is still read: `page` itself if the caller alone holds it, else
+    /// one that is borrowed (see repay()), else, given up as renew() does, `page`. kNone: others hold it and none can be borrowed.
+    std::uint32_t beside(std::uint32_t page);
+    /// A page for a while that is free or has never been reused, or kNone.
+    std::uint32_t borrow();
+    /// So many pages are no longer beyond a promise: released, or others for them.
+    void repay(std::uint32_t n);
 
     /// A page's contents, all layers together page_bytes() long.
     Status copy_page(std::uint32_t from, std::uint32_t to);
@@ -98,10 +126,11 @@ public:
 
 private:
     PagePool() = default;
-    bool free_one();                           // these four with the lock held
+    bool free_one(bool only_unused = false);   // these five with the lock held
     std::uint32_t take_one();
     void hold(std::uint32_t page);
     void drop(std::uint32_t page);
+    bool exchange(std::uint32_t other, std::uint32_t& page);
     std::size_t part_bytes(std::uint32_t layer) const { return shape_.layer_bytes(layer); }
     /// The bytes of `page` that belong to `layer`, one of the host's.
     std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const { return {memory_.data() + layer_offset_[layer] + page * part_bytes(layer), part_bytes(layer)}; }
@@ -115,6 +144,7 @@ private:
     std::vector<std::uint32_t> free_;          // a stack; capacity n_pages_
     std::vector<std::uint32_t> references_;    // of sequences
     std::unique_ptr<PrefixIndex> index_;       // null: nothing is kept
+    std::uint32_t promises_ = 0, spare_ = 0;   // left
 };
 
 }  // namespace quern::engine

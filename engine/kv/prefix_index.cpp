@@ -13,13 +13,13 @@ constexpr int kMostInBucket = 16;   // with at most one entry a bucket on averag
 
 }  // namespace
 
-Result<std::unique_ptr<PrefixIndex>> PrefixIndex::create(std::uint32_t n_pages, std::uint32_t page_tokens, std::uint64_t hash_mask) {
+Result<std::unique_ptr<PrefixIndex>> PrefixIndex::create(std::uint32_t n_pages, std::uint32_t block_tokens, std::uint64_t hash_mask) {
     std::unique_ptr<PrefixIndex> p(new PrefixIndex);
     p->n_buckets_ = std::bit_ceil(std::uint64_t{n_pages});
-    p->page_tokens_ = page_tokens;
+    p->block_tokens_ = block_tokens;
     p->hash_mask_ = hash_mask;
     const std::size_t nodes = n_pages * sizeof(Node), buckets = p->n_buckets_ * sizeof(std::uint32_t);
-    auto memory = Mapping::create(nodes + buckets + std::size_t{n_pages} * page_tokens * sizeof(std::int32_t), "the index of reusable prompts");
+    auto memory = Mapping::create(nodes + buckets + std::size_t{n_pages} * block_tokens * sizeof(std::int32_t), "the index of reusable prompts");
     if (!memory) return std::move(memory).error();
     p->memory_ = std::move(*memory);
     std::byte* base = p->memory_.data();
@@ -33,11 +33,11 @@ std::uint64_t PrefixIndex::hash(std::uint64_t parent, std::span<const std::int32
     return hash_bytes(std::as_bytes(block), parent) & hash_mask_;
 }
 
-std::uint32_t PrefixIndex::find(std::uint32_t parent, std::span<const std::int32_t> block) const {
-    const std::uint64_t from = parent == kNone ? 0 : nodes_[parent].serial, h = hash(from, block);
+std::uint32_t PrefixIndex::find_after(std::uint64_t from, std::span<const std::int32_t> block) const {
+    const std::uint64_t h = hash(from, block);
     for (std::uint32_t link = bucket(h); link; link = nodes_[link - 1].next) {
         const Node& n = nodes_[link - 1];
-        if (n.hash == h && n.parent == from && std::equal(block.begin(), block.end(), tokens(link - 1))) return link - 1;
+        if (n.hash == h && n.parent == from && n.n_tokens == block.size() && std::equal(block.begin(), block.end(), tokens(link - 1))) return link - 1;
     }
     return kNone;
 }
@@ -47,21 +47,21 @@ std::uint32_t PrefixIndex::find_part(std::uint32_t parent, std::span<const std::
     n = 0;
     int seen = 0;
     for (std::uint32_t link = parent == kNone ? root_child_ : nodes_[parent].child; link && seen < kMostInBucket; link = nodes_[link - 1].right, ++seen) {
-        const std::size_t most = std::min<std::size_t>(text.size(), page_tokens_);
+        const std::size_t most = std::min<std::size_t>(text.size(), nodes_[link - 1].n_tokens);
         const auto same = static_cast<std::uint32_t>(std::mismatch(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(most), tokens(link - 1)).first - text.begin());
         if (same > n) n = same, best = link - 1;
     }
     return best;
 }
 
-bool PrefixIndex::insert(std::uint32_t parent, std::span<const std::int32_t> block, std::uint32_t page) {
-    const std::uint64_t from = parent == kNone ? 0 : nodes_[parent].serial, h = hash(from, block);
+bool PrefixIndex::insert(std::uint64_t from, std::uint32_t parent, std::span<const std::int32_t> block, std::uint32_t page) {
+    const std::uint64_t h = hash(from, block);
     std::uint32_t& first = bucket(h);
     int n = 0;
     for (std::uint32_t link = first; link; link = nodes_[link - 1].next)
         if (++n == kMostInBucket) return false;
     std::uint32_t& child = first_child(parent);
-    nodes_[page] = {++last_serial_, from, h, parent + 1, first, 0, 0, 0, 0, child};
+    nodes_[page] = {++last_serial_, from, h, parent + 1, first, 0, 0, 0, 0, child, static_cast<std::uint32_t>(block.size()) & 0x7fffffffu, 0};
     if (child) nodes_[child - 1].left = page + 1;
     child = first = page + 1;
     std::copy(block.begin(), block.end(), tokens(page));
@@ -93,6 +93,12 @@ void PrefixIndex::push_idle(std::uint32_t page) {
     else nodes_[tail_].newer = page + 1;
     tail_ = page;
     ++n_idle_;
+}
+
+std::uint32_t PrefixIndex::oldest_unmarked() const {
+    std::uint32_t page = head_;
+    while (page != kNone && nodes_[page].marked) page = nodes_[page].newer - 1;   // 0 - 1 is kNone
+    return page;
 }
 
 void PrefixIndex::remove_idle(std::uint32_t page) {

@@ -13,7 +13,7 @@ constexpr std::uint32_t kSmallestContext = 256;   // what allow_smaller_context 
 
 }  // namespace
 
-KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx)
+KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx, bool share)
     : shape(model) {
     shape.format = format;
     n_tokens = n_ctx;
@@ -23,7 +23,8 @@ KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tai
     exact.format = kernels::KvFormat::F16;
     tiers = KvTiers::make(tail, n_ctx);
     n_tokens = std::max(tiers.quantized(n_ctx), shape.page_tokens);   // a pool has a page
-    n_exact_tokens = std::uint64_t{KvTiers::kSink + tiers.ring_tokens} * n_sequences;
+    if (share && tail <= KvTiers::kMostShared) n_spare_tokens = std::uint64_t{tiers.ring_tokens} * std::min(KvTiers::kSpareRings, n_sequences - 1);
+    n_exact_tokens = std::uint64_t{KvTiers::kSink + tiers.ring_tokens} * n_sequences + n_spare_tokens;
 }
 
 std::uint64_t KvPlan::bytes(std::uint32_t n_layers) const {
@@ -40,7 +41,7 @@ KvShape Executor::kv_shape() const {
 
 /// Which layers go to a device; plan_ becomes what is left for the CPU.
 Status Executor::settle_offload(const ExecutorOptions& o) {
-    const KvPlan kv(kv_shape(), o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_);
+    const KvPlan kv(kv_shape(), o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_, o.prefix_cache);
     auto offload = choose_offload(o.offload, hparams_, weights_, kv, VulkanBackend::buffer_bytes(hparams_, kv, n_ctx_, max_batch_));
     if (!offload) return std::move(offload).error();
     offload_ = std::move(*offload);
@@ -89,7 +90,7 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
     args.pool = pool_.get(); args.table = table_; args.max_bucket = max_batch_; args.pack = o.pack; args.pack_cache = o.pack_cache;
     args.numa = o.numa;
     const auto need = [&](std::uint32_t n_ctx) {
-        const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx);
+        const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx, o.prefix_cache);
         args.n_ctx = n_ctx;
         args.tiers = plan.tiers;
         return std::pair(CpuBackend(args).estimate(), plan.bytes(offload_.first_layer));
@@ -108,7 +109,7 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
                                                   (o.allow_smaller_context ? "" : " or allow a smaller one") + ", or take a smaller quantization"};
         if (o.log) o.log("context shrunk to " + std::to_string(n_ctx_) + " tokens to stay within the memory limit (" + numbers + ")");
     }
-    const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_);
+    const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_, o.prefix_cache);
     tiers_ = plan.tiers;
     if (auto s = make_pages(plan, o); !s) return s;
     args.n_ctx = n_ctx_;
@@ -124,17 +125,17 @@ Status Executor::make_pages(const KvPlan& plan, const ExecutorOptions& o) {
     if (!pages) return std::move(pages).error();
     pages_ = std::move(*pages);
     o.numa.interleave(pages_->memory());   // whoever is free works on a head: none has a node of its own
-    // With a tail, the exact positions before a shared text's end are not kept; without one, there are none at a page's end.
-    const bool keep = o.prefix_cache && plan.tiers.tail == 0;
+    const bool keep = o.prefix_cache && plan.tiers.tail <= KvTiers::kMostShared;
     if (keep)
         if (auto s = pages_->keep_prefixes(); !s) return s;
     if (!plan.tiers.on) return {};
     auto exact = PagePool::create(plan.exact, plan.n_exact_tokens, offload_.first_layer);
     if (!exact) return std::move(exact).error();
     exact_pages_ = std::move(*exact);
-    exact_pages_each_ = exact_pages_->n_pages() / o.kv_sequences;
+    exact_pages_each_ = (KvTiers::kSink + tiers_.ring_tokens) / KvTiers::kSink;
+    exact_pages_->set_spare(static_cast<std::uint32_t>(plan.n_spare_tokens / KvTiers::kSink));
     o.numa.interleave(exact_pages_->memory());
-    if (keep) return exact_pages_->keep_prefixes();   // the page of the first positions
+    if (keep) return exact_pages_->keep_prefixes(tiers_.ring_tokens);   // a page is known by the tokens from its window on
     return {};
 }
 

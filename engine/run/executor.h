@@ -13,6 +13,7 @@
 #include "engine/backend/cpu.h"
 #include "engine/backend/offload.h"
 #include "engine/backend/vulkan.h"
+#include "engine/kv/exact_ring.h"
 #include "engine/plan/cost.h"
 #include "quern/metrics.hpp"
 
@@ -55,7 +56,7 @@ public:
     const KvTiers& tiers() const { return tiers_; }
     PagePool* exact_pages() { return exact_pages_.get(); }
     const PagePool* exact_pages() const { return exact_pages_.get(); }
-    /// Exact pages that a long sequence takes; 0 where there is one tier.
+    /// Exact pages that a long sequence holds; 0 where there is one tier.
     std::uint32_t exact_pages_each() const { return exact_pages_each_; }
     std::uint32_t n_ctx() const { return n_ctx_; }
     const kernels::KernelTable& table() const { return *table_; }

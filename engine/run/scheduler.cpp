@@ -75,6 +75,13 @@ const Scheduler::Step& Scheduler::plan(std::uint32_t n_free_pages, std::uint32_t
     return step_;
 }
 
+void Scheduler::shorten(std::size_t slice, std::uint32_t n) {
+    auto& [e, planned] = step_.slices[slice];
+    const std::uint32_t once = std::max(e->n_run, e->n_ran_once);   // what take_slice() charged for lies behind it
+    e->client->second.served -= std::max(once, e->n_run + planned) - std::max(once, e->n_run + n);
+    planned = n;
+}
+
 void Scheduler::ran() {
     for (const Slice& s : step_.slices) {
         SchedulerEntry& e = *s.entry;

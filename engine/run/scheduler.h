@@ -76,6 +76,8 @@ public:
     /// until the next call. The owner gives back the pages of `preempted`, then takes those that the slices need.
     const Step& plan(std::uint32_t n_free_pages, std::uint32_t n_free_rings = kNoLimit);
     const Step& planned() const { return step_; }
+    /// A slice of the planned step becomes shorter, for an owner that has less room for it.
+    void shorten(std::size_t slice, std::uint32_t n);
     /// The planned step has been run.
     void ran();
     /// Back to those waiting, without pages: for an owner that could not take them.

@@ -17,6 +17,9 @@ Sequence::Sequence(Executor& executor, std::uint32_t n_ctx, bool own_logits)
     : executor_(executor), n_ctx_(n_ctx), ring_(executor.exact_pages(), executor.tiers()), logits_(own_logits ? executor.hparams().n_vocab : 0) {
     tokens_.reserve(n_ctx);
     pages_.reserve(n_ctx / executor.pages().shape().page_tokens + 1);
+    if (!keeps_exact()) return;
+    found_.reserve(pages_.capacity());
+    found_exact_.reserve(executor.exact_pages_each() + 1);
 }
 
 Sequence::~Sequence() { truncate(0); }
@@ -39,13 +42,12 @@ Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
     if (tokens.empty() || (reuse && take_guess(tokens))) return {};
     drop_guesses();
     const std::size_t before = tokens_.size();
-    const std::uint32_t run_before = n_run_, ring_before = ring_from_;
+    const std::uint32_t run_before = n_run_;
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
     if (reuse) reuse_pages();
     if (auto s = reserve_pages(tokens_.size()); !s) {
-        tokens_.resize(before);   // pages taken over hold the same values as those they replaced
-        n_run_ = run_before;
-        ring_from_ = ring_before;
+        tokens_.resize(before);   // pages taken over hold the same values as those they replaced, or later ones
+        rewind(run_before);
         keep_pages(before);
         return s;
     }
@@ -54,51 +56,21 @@ Status Sequence::append(std::span<const std::int32_t> tokens, bool reuse) {
     return {};
 }
 
-void Sequence::reuse_pages() {
-    PagePool& pool = executor_.pages();
-    const std::uint32_t page = pool.shape().page_tokens;
-    if (!pool.keeps_prefixes() || restored_ || n_published_ != n_run_ / page) return;
-    const bool tiers = executor_.tiers().on;
-    if (tiers && n_run_ < KvTiers::kSink && (tokens_.size() <= page || !ring_.reuse_first(std::span(tokens_).first(KvTiers::kSink)))) return;
-    for (std::uint32_t& i = n_published_; (i + 1) * std::size_t{page} < tokens_.size(); ++i) {
-        const std::uint32_t found = pool.reuse(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page));
-        if (found == PrefixIndex::kNone) break;
-        if (i == pages_.size()) pages_.push_back(found);
-        else pool.release(std::exchange(pages_[i], found));
-    }
-    if (n_published_ * page > n_run_) n_run_ = ring_from_ = n_published_ * page;
-    if (tiers || n_waiting() < 2) return;
-    // Of the next page a part may be there. It is copied before this sequence writes behind that part, which takes no more
-    // pages than having none would.
-    const std::size_t at = n_published_ * std::size_t{page};
-    std::uint32_t n = 0;
-    const std::uint32_t found = pool.reuse_part(n_published_ ? pages_[n_published_ - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(at, tokens_.size() - at - 1), n);
-    if (found == PrefixIndex::kNone) return;
-    if (at + n <= n_run_) return pool.release(found);
-    if (n_published_ == pages_.size()) pages_.push_back(found);
-    else pool.release(std::exchange(pages_[n_published_], found));
-    n_run_ = static_cast<std::uint32_t>(at) + n;
-}
-
-void Sequence::publish_pages() {
-    PagePool& pool = executor_.pages();
-    const std::uint32_t page = pool.shape().page_tokens;
-    if (!pool.keeps_prefixes() || restored_) return;
-    for (std::uint32_t& i = n_published_; (i + 1) * page <= n_run_; ++i) {
-        if (i == 0 && executor_.tiers().on && !ring_.publish_first(std::span(tokens_).first(KvTiers::kSink))) return;
-        if (!pool.publish(i ? pages_[i - 1] : PrefixIndex::kNone, std::span(tokens_).subspan(i * page, page), pages_[i])) return;
-    }
-}
-
 std::size_t Sequence::pages_for(std::size_t n_tokens) const {
     return executor_.tiers().pages_for(n_tokens, executor_.pages().shape().page_tokens);
+}
+
+std::uint32_t Sequence::full_pages(std::uint32_t n_tokens) const {
+    return (executor_.tiers().on ? executor_.tiers().quantized(n_tokens) : n_tokens) / executor_.pages().shape().page_tokens;
 }
 
 void Sequence::keep_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
     for (const std::size_t keep = pages_for(n_tokens); pages_.size() > keep; pages_.pop_back()) pool.release(pages_.back());
     ring_.trim(n_tokens);
-    n_published_ = std::min(n_published_, n_run_ / pool.shape().page_tokens);
+    n_ready_ = 0;
+    n_published_ = std::min(n_published_, full_pages(n_run_));
+    n_exact_published_ = std::min(n_exact_published_, n_run_);
 }
 
 Status Sequence::reserve_pages(std::size_t n_tokens) {
@@ -112,18 +84,36 @@ Status Sequence::reserve_pages(std::size_t n_tokens) {
 Status Sequence::own_pages(std::size_t n_tokens) {
     PagePool& pool = executor_.pages();
     const std::size_t page = pool.shape().page_tokens;
-    n_published_ = std::min(n_published_, n_run_ / static_cast<std::uint32_t>(page));
+    n_published_ = std::min(n_published_, full_pages(n_run_));
     const KvTiers& tiers = executor_.tiers();
     const std::size_t first = tiers.on ? static_cast<std::size_t>(tiers.window(static_cast<std::int32_t>(n_run_))) : n_run_;
     for (std::size_t i = first / page; i < pages_for(n_tokens); ++i)
         if (!pool.make_own(pages_[i])) return no_page(n_tokens);
-    if (tiers.on && n_run_ < KvTiers::kSink && !ring_.own_first()) return no_ring();
     return {};
+}
+
+std::uint32_t Sequence::make_ready(std::uint32_t n) {
+    n_ready_ = n;
+    const KvTiers& tiers = executor_.tiers();
+    if (!tiers.on) return n;
+    const auto pos0 = static_cast<std::int32_t>(n_run_);
+    if (!tiers.fits_ring(pos0, n)) {
+        constexpr std::uint32_t page = KvTiers::kSink;
+        const std::uint32_t end = n_run_ + n, first = n_run_ / page * page;   // what lies before is in the ring already
+        const std::uint32_t from = std::max(first, (end - std::min(end, tiers.ring_tokens) + page - 1) / page * page);
+        if ((n_run_ >= page || ring_.own_first()) && ring_.stage(keeps_exact() && !restored_ ? first : from, from, end)) {
+            lose_exact(n);
+            return n;
+        }
+        n_ready_ = n = tiers.ring_tokens - static_cast<std::uint32_t>(pos0 - tiers.window(pos0));
+    }
+    lose_exact(n);   // now: a run that fails may have written there
+    return ring_.own(n_run_, n_run_ + n) ? n : n_ready_ = 0;
 }
 
 Error Sequence::no_ring() const {
     const PagePool& pool = *executor_.exact_pages();
-    return Error{Errc::context_full, "the exact tier of the KV cache has no room for another session: " + std::to_string(pool.n_free() * pool.shape().page_tokens) + " of its " + std::to_string(pool.n_pages() * pool.shape().page_tokens) + " tokens are free; end a session or load with kv_sessions set to as many as there are at once"};
+    return Error{Errc::context_full, "the exact tier of the KV cache has no room for another session: " + std::to_string(pool.n_promises() * pool.shape().page_tokens) + " of its " + std::to_string(pool.n_pages() * pool.shape().page_tokens) + " tokens are free; end a session or load with kv_sessions set to as many as there are at once"};
 }
 
 Error Sequence::no_page(std::size_t n_tokens) const {
@@ -135,7 +125,10 @@ Error Sequence::no_page(std::size_t n_tokens) const {
 Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits,
                            const RunExtras& extras) {
     const auto n = static_cast<std::uint32_t>(tokens.size());
-    if (auto s = reserve_pages(n_run_ + n); !s) return s;
+    if (std::exchange(n_ready_, 0) != n) {
+        if (auto s = reserve_pages(n_run_ + n); !s) return s;
+        if (make_ready(n) != n) return no_ring();
+    }
     SeqChunk all = chunk(0, n);
     all.mask = extras.mask;
     RunArgs args;
@@ -148,16 +141,14 @@ Status Sequence::run_batch(std::span<const std::int32_t> tokens, std::uint32_t n
     Stopwatch clock;
     if (auto s = executor_.run(args); !s) return s;
     run_seconds_ += clock.seconds();
-    ran(n - n_guesses, n_guesses);
+    ran(n - n_guesses);
     return {};
 }
 
 void Sequence::lose_exact(std::uint32_t n) {
     const KvTiers& tiers = executor_.tiers();
-    if (!tiers.on) return;
-    const bool staged = !tiers.fits_ring(static_cast<std::int32_t>(n_run_), n);   // comes back in whole pages
     const std::uint32_t end = n_run_ + n, lost = end - std::min(end, tiers.ring_tokens);
-    ring_from_ = std::max(ring_from_, staged ? (lost + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes : lost);
+    ring_from_ = std::max(ring_from_, (lost + kernels::kLanes - 1) / kernels::kLanes * kernels::kLanes);   // in whole pages
 }
 
 void Sequence::rewind(std::uint32_t n) {
@@ -167,6 +158,13 @@ void Sequence::rewind(std::uint32_t n) {
     const auto from = static_cast<std::uint32_t>(tiers.window(static_cast<std::int32_t>(n_run_)));
     if (n_run_ > 0 && from >= ring_from_) return;
     n_run_ = ring_from_ = tiers.tail == 0 ? from : 0;   // without a tail nothing before a group is needed exact
+    n_exact_published_ = 0;
+}
+
+Status Sequence::size_step(std::uint32_t& n) {
+    if (auto s = reserve_pages(n_run_ + n); !s) return s;
+    n = make_ready(n);
+    return n > 0 ? Status{} : no_ring();
 }
 
 Status Sequence::step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits) {
@@ -271,7 +269,8 @@ Status Sequence::take_branch(std::span<const std::uint32_t> branch) {
 Status Sequence::run(const std::function<bool(std::uint32_t, std::uint32_t)>& on_step) {
     const auto first = n_run_, all = static_cast<std::uint32_t>(tokens_.size()) - n_run_;
     while (n_run_ < tokens_.size()) {
-        const auto n = std::min<std::uint32_t>(executor_.n_batch(), static_cast<std::uint32_t>(tokens_.size()) - n_run_);
+        auto n = std::min<std::uint32_t>(executor_.n_batch(), static_cast<std::uint32_t>(tokens_.size()) - n_run_);
+        if (auto s = size_step(n); !s) return s;
         const bool last = n_run_ + n == tokens_.size();
         const std::uint32_t output = n - 1;
         if (auto s = step(n, last ? std::span(&output, 1) : std::span<const std::uint32_t>{}, logits_.data()); !s) return s;
@@ -287,8 +286,9 @@ Status Sequence::run_all(std::vector<float>& logits) {
     std::vector<std::uint32_t> outputs(std::min<std::size_t>(all, executor_.n_batch()));
     std::iota(outputs.begin(), outputs.end(), 0u);
     for (std::size_t done = 0; done < all;) {
-        const std::size_t n = std::min(all - done, outputs.size());
-        if (auto s = step(static_cast<std::uint32_t>(n), std::span(outputs).first(n), logits.data() + done * n_vocab); !s) return s;
+        auto n = static_cast<std::uint32_t>(std::min(all - done, outputs.size()));
+        if (auto s = size_step(n); !s) return s;
+        if (auto s = step(n, std::span(outputs).first(n), logits.data() + done * n_vocab); !s) return s;
         done += n;
     }
     if (all) {
@@ -311,8 +311,11 @@ Result<std::vector<double>> Sequence::observe() {
     drop_guesses();
     has_logits_ = false;
     rewind(n - last);
-    while (n_run_ < n - last)
-        if (auto s = step(std::min(executor_.n_batch(), n - last - n_run_), {}, nullptr); !s) return std::move(s).error();
+    while (n_run_ < n - last) {
+        std::uint32_t some = std::min(executor_.n_batch(), n - last - n_run_);
+        if (auto s = size_step(some); !s) return std::move(s).error();
+        if (auto s = step(some, {}, nullptr); !s) return std::move(s).error();
+    }
     const auto& heads = executor_.hparams().n_head_kv;
     const std::size_t n_blocks = RunArgs::observed_blocks(n), n_heads = std::accumulate(heads.begin(), heads.end(), std::size_t{0});
     std::vector<double> each(n_heads * n_blocks), all(n_blocks);
@@ -325,6 +328,7 @@ Result<std::vector<double>> Sequence::observe() {
 void Sequence::truncate(std::uint32_t n) {
     if (n >= tokens_.size()) return;
     drop_guesses();
+    if (n == 0) publish_exact();
     tokens_.resize(n);
     rewind(n);
     if (n_run_ == 0) restored_ = false;
@@ -334,8 +338,9 @@ void Sequence::truncate(std::uint32_t n) {
 
 Status Sequence::fork(const Sequence& other) {
     const std::size_t shared = pages_for(other.n_run_);
-    if (!ring_.copy(other.ring_)) return no_ring();
+    if (!ring_.share(other.ring_)) return no_ring();
     ring_from_ = other.ring_from_;
+    n_exact_published_ = other.n_exact_published_;
     for (std::size_t i = 0; i < shared; ++i) {
         executor_.pages().add_reference(other.pages_[i]);
         pages_.push_back(other.pages_[i]);
@@ -414,8 +419,9 @@ Status Sequence::restore(const std::string& path, std::uint64_t model, std::stri
     std::vector<std::uint32_t> pages;
     const std::size_t need = pages_for(f.tokens.size());
     pages.reserve(need);
-    if (!ring_.reserve(f.tokens.size()) || !ring_.own_first()) return no_ring();
+    if (!ring_.reserve(f.tokens.size())) return no_ring();
     if (!pool.take(static_cast<std::uint32_t>(need), pages)) return no_page(f.tokens.size());
+    publish_exact();
     ExactRing ring = std::move(ring_);   // stays: others may wait for its pages
     truncate(0);
     ring_ = std::move(ring);
@@ -423,6 +429,7 @@ Status Sequence::restore(const std::string& path, std::uint64_t model, std::stri
     pages_.assign(pages.begin(), pages.end());
     restored_ = n > 0;
     has_logits_ = false;
+    if (f.n_exact > 0 && (!ring_.own_first() || !ring_.own(from, static_cast<std::uint32_t>(n)))) return no_ring();
     // A device that fails here fails in every later run: the tokens are there, nothing of them has been run.
     for (std::uint32_t i = 0; i < f.n_pages; ++i)
         if (auto s = pool.write_page(pages_[i], f.pages.subspan(i * f.page_bytes, f.page_bytes)); !s) return s;
@@ -445,16 +452,21 @@ std::uint32_t Sequence::reuse() {
 }
 
 SeqChunk Sequence::chunk(std::uint32_t first, std::uint32_t n) const {
-    return {pages_.data(), first, n, static_cast<std::int32_t>(n_run_), ring_.table()};
+    return {pages_.data(), first, n, static_cast<std::int32_t>(n_run_), ring_.table(), ring_.kept(), static_cast<std::int32_t>(ring_.kept_from())};
 }
 
-void Sequence::ran(std::uint32_t n, std::uint32_t guesses) {
-    lose_exact(n + guesses);
+void Sequence::ran(std::uint32_t n) {
     n_run_ += n;
+    n_ready_ = 0;
     publish_pages();
+    ring_.keep_staged([&](std::uint32_t pos, std::uint32_t& page) {
+        if (std::uint64_t serial = 0; keeps_exact() && exact_serial(pos, serial)) executor_.exact_pages()->publish_after(serial, exact_block(pos), page);
+    });
+    if (n > 1) publish_exact();
 }
 
 void Sequence::drop_cache() {
+    publish_exact();
     n_run_ = ring_from_ = 0;
     keep_pages(0);
     has_logits_ = false;

@@ -95,11 +95,13 @@ public:
     std::uint32_t reuse();
     /// Makes room for the first n tokens. Where that fails, drop_cache() gives back what was taken.
     Status reserve_pages(std::size_t n);
-    /// The next n tokens to run, as the part of a batch that begins at index `first`. Room for them has been made.
+    /// How many of the next n tokens, for which room has been made, a step can take: with two tiers fewer where exact pages are
+    /// shared and there are none to write beside them. 0: there is no page even for these.
+    std::uint32_t make_ready(std::uint32_t n);
+    /// The next n tokens to run, as the part of a batch that begins at index `first`. They are ready.
     SeqChunk chunk(std::uint32_t first, std::uint32_t n) const;
-    /// The next n tokens have been run, and behind them so many that are no part of the text yet. Other sequences can have
-    /// the full pages from now on.
-    void ran(std::uint32_t n, std::uint32_t guesses = 0);
+    /// The next n tokens have been run. Other sequences can have the full pages from now on.
+    void ran(std::uint32_t n);
     /// Gives all pages back and keeps the tokens.
     void drop_cache();
     std::uint32_t n_run() const { return n_run_; }
@@ -108,9 +110,12 @@ private:
     Status check(std::span<const std::int32_t> tokens) const;
     /// Pages of the block table for so many tokens.
     std::size_t pages_for(std::size_t n_tokens) const;
+    /// Pages of the block table that n tokens fill, for ever.
+    std::uint32_t full_pages(std::uint32_t n_tokens) const;
+    std::uint32_t full_tokens(std::uint32_t n_pages) const { return n_pages * executor_.pages().shape().page_tokens; }
     /// Makes the pages of positions n_run_ .. n_tokens - 1 this sequence's own.
     Status own_pages(std::size_t n_tokens);
-    /// Notes that n tokens from n_run_ on were run: what their exact forms replaced in the ring is lost.
+    /// Notes that n tokens from n_run_ on are run: what their exact forms replace in the ring is lost.
     void lose_exact(std::uint32_t n);
     /// Token n, or one before it from which on what it sees can be had, becomes the next to be run.
     void rewind(std::uint32_t n);
@@ -122,8 +127,25 @@ private:
     Error no_ring() const;
     /// Takes over pages of the text that begins with the tokens run so far and goes on with those appended.
     void reuse_pages();
+    /// The same with two tiers: as far as there are the quantized pages and all exact ones that the next token needs.
+    void reuse_tiers();
+    /// Takes references to quantized pages of the text behind those published.
+    void find_quantized(std::uint32_t n_tokens);
+    /// Takes references to the exact pages that token n needs, for the largest n at most as asked; gives it, 0 for none.
+    std::uint32_t find_exact(std::uint32_t n);
+    /// Takes these pages over, for n tokens; 0: gives them back.
+    void put_found(std::uint32_t n);
     /// Lets other sequences have the full pages.
     void publish_pages();
+    /// The exact ones, too, that hold what has been run. Not in each decode step: what was generated is worth keeping at its end.
+    void publish_exact();
+    bool keeps_exact() const;
+    /// What names the exact page of positions pos .. beside the tokens of exact_block(): the quantized text before them, nothing
+    /// where that has not been published.
+    bool exact_serial(std::uint32_t pos, std::uint64_t& serial) const;
+    std::span<const std::int32_t> exact_block(std::uint32_t pos) const;
+    /// Readies the next n tokens, or fewer: make_ready().
+    Status size_step(std::uint32_t& n);
     Status step(std::uint32_t n, std::span<const std::uint32_t> outputs, float* logits);
     /// Runs tokens behind those that the cache holds, the last n_guesses of them being no part of the text.
     Status run_batch(std::span<const std::int32_t> tokens, std::uint32_t n_guesses, std::span<const std::uint32_t> outputs, float* logits,
@@ -141,6 +163,9 @@ private:
     bool restored_ = false;                    // has pages of a file, where a forged one must not reach other sequences, or of a branch
     ExactRing ring_;                           // two tiers: the newest positions
     std::uint32_t ring_from_ = 0;              // first position that the ring still holds
+    std::uint32_t n_exact_published_ = 0;      // tokens whose exact pages need not be published
+    std::uint32_t n_ready_ = 0;                // tokens that make_ready() made so
+    std::vector<std::uint32_t> found_, found_exact_;   // pages while they are looked for: from n_published_ on; from the last one down
     std::vector<float> logits_;
     std::vector<std::int32_t> ahead_;          // the token before the guesses, and the guesses; empty: none are left
     std::vector<float> ahead_logits_;          // [ahead_][n_vocab]

@@ -27,7 +27,7 @@ Result<std::unique_ptr<TuneMeter>> TuneMeter::create(Executor& executor, const T
     const std::uint32_t want = std::min(kMostTokens, *std::max_element(c.batch.begin(), c.batch.end()));
     const std::uint32_t held = executor.tiers().on ? executor.tiers().quantized(want) : want;
     m->ring_ = ExactRing(executor.exact_pages(), executor.tiers());
-    if (!m->ring_.reserve(want) || !pool.take((held + page - 1) / page, m->pages_)) {
+    if (!m->ring_.reserve(want) || !m->ring_.own(0, want) || !pool.take((held + page - 1) / page, m->pages_)) {
         return Error{Errc::context_full, "the KV cache has no room for a measurement of " + std::to_string(want) +
                                              " tokens; tune before there are sessions, or load with a larger context"};
     }

@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "engine/api/model_impl.h"
 #include "quern/quern.hpp"
 #include "tests/engine/counting_new.h"
 #include "tests/support/models.h"
@@ -217,6 +218,44 @@ TEST(Batcher, GivesTheSameWithTwoTiers) {
             EXPECT_EQ(m->memory_report().kv_used, used);
             EXPECT_LE(b.metrics().mean_sequences, n_sessions);
         }
+}
+
+// The same with an exact tail: also by requests that share exact pages while all of them run, in steps that go beside these.
+TEST(Batcher, RequestsShareABeginningInTwoTiers) {
+    for (const std::uint32_t n_batch : {32u, 256u}) {
+        ModelOptions options{.n_threads = 2, .n_ctx = 2048};
+        options.n_batch = n_batch;
+        options.kv_type = KvType::two_tier;
+        options.kv_tail = 40;
+        options.kv_sessions = 4;
+        const std::string path = (test::tiny_dir() / "llama-q4_0.gguf").string();
+        auto m = Model::load(path, options);
+        options.prefix_cache = false;
+        auto apart = Model::load(path, options);
+        ASSERT_TRUE(m.ok() && apart.ok());
+        std::vector<Request> requests;
+        std::vector<GenerateResult> want;
+        for (Token i = 0; i < 5; ++i) {
+            std::vector<Token> prompt = prompt_of(80);
+            prompt.insert(prompt.end(), static_cast<std::size_t>(5 + 12 * i), 7 + i);
+            requests.push_back(plain(std::move(prompt), 50));
+            want.push_back(alone(*apart, requests.back()));
+        }
+        Batcher b = make(*m);
+        const auto run = [&](std::size_t first, std::size_t n) {
+            std::vector<Ticket> tickets;
+            for (std::size_t i = first; i < first + n; ++i) tickets.push_back(submit(b, requests[i]));
+            b.run_until_idle();
+            for (std::size_t i = 0; i < n; ++i) expect_same(tickets[i].result(), want[first + i], first + i);
+            return tickets;
+        };
+        EXPECT_EQ(run(0, 1)[0].metrics().n_reused, 0u);
+        EXPECT_EQ(run(1, 1)[0].metrics().n_reused, 80u) << "an answer of 50 tokens behind the prompt moved its tail on";
+        for (const Ticket& t : run(1, 4)) EXPECT_GE(t.metrics().n_reused, 80u);
+        EXPECT_EQ(b.metrics().n_preemptions, 0u);
+        EXPECT_EQ(m->memory_report().kv_used, 0u) << "a page leaked";
+        EXPECT_EQ(Internals::of(*m).executor->exact_pages()->n_promises(), 4 * Internals::of(*m).executor->exact_pages_each());
+    }
 }
 
 TEST(Batcher, GenerateBatchAnswersInOrder) {

@@ -43,6 +43,7 @@ GenerateOptions greedy(std::int64_t n) {
 struct Subject {
     Model model;
     std::vector<Text> texts;
+    std::uint32_t model_sessions = 0;  // kv_sessions
 };
 
 Subject make_subject(ModelOptions options) {
@@ -54,7 +55,7 @@ Subject make_subject(ModelOptions options) {
     options.prefix_cache = false;
     auto alone = Model::load(path, options);
     EXPECT_TRUE(alone.ok());
-    Subject out{*std::move(model), {}};
+    Subject out{*std::move(model), {}, options.kv_sessions};
     std::mt19937 random(3);
     for (std::size_t i = 0; i < kTexts; ++i) {
         Text t;
@@ -252,6 +253,7 @@ TEST(Schedules, GiveEqualResultsAndEveryPageBack) {
     add({.kv_type = KvType::f32}, 320, 512);
     add({.kv_type = KvType::two_tier, .kv_tail = 33, .kv_sessions = 4}, 256, 64);
     add({.kv_type = KvType::q8, .kv_sessions = 5}, 256, 128);
+    add({.kv_type = KvType::two_tier, .kv_tail = 1, .kv_sessions = 2}, 320, 128);
     std::uint32_t n_done = 0, n_full = 0;
     const char* asked = std::getenv("QUERN_TEST_SCHEDULES");
     const unsigned long count = asked ? std::strtoul(asked, nullptr, 10) : kSchedules;
@@ -268,6 +270,7 @@ TEST(Schedules, GiveEqualResultsAndEveryPageBack) {
         ASSERT_EQ(e.pages().n_free(), e.pages().n_pages());
         const engine::PagePool* exact = e.exact_pages();
         ASSERT_TRUE(exact == nullptr || exact->n_free() == exact->n_pages());
+        ASSERT_TRUE(exact == nullptr || exact->n_promises() == s.model_sessions * e.exact_pages_each());
     }
     EXPECT_LT(n_full, n_done / 4) << "most requests are to have run, of " << n_done;
 }

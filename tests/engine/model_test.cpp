@@ -393,6 +393,10 @@ TEST(KvPlan, BytesOfEachFormat) {
     // 8 KV heads of 32 layers: a group of 32 tokens in 4480 bytes; F16 in 512 bytes a token.
     EXPECT_EQ(two.bytes(), 256u * (3840 / 32 * 4480ull + 320 * 512ull));
     EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 3, 4096).bytes() - two.bytes(), 2 * 320ull * 512 * 256);
+    // Texts that begin alike share: spare rings beside several sequences, none beside one.
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 4096, true).bytes(), two.bytes());
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 2, 4096, true).bytes() - two.bytes(), (320 + 304) * 512ull * 256);
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 8, 4096, true).bytes() - two.bytes(), (7 * 320 + 2 * 304) * 512ull * 256);
     EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q8, 0, 1, 4096).bytes(), 256u * (4096 / 32 * 8512ull + 64 * 512ull));
     // Shorter than the tail: the ring holds everything, and the other pool its least page.
     EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 100).bytes(), 256u * (4480ull + (16 + 112) * 512));

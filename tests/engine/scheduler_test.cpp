@@ -288,6 +288,13 @@ TEST(Scheduler, TwoTiersBoundLongChunksAndSequences) {
         EXPECT_EQ(slices[i].n, i < KvTiers::kStagedChunks ? 500 : tiers.ring_tokens) << i;
         EXPECT_EQ(entries[i].n_pages, tiers.quantized(500) / KvTiers::kBatch);
     }
+    // One has less room than that: what is not run is not charged.
+    const std::uint64_t served = entries[0].client->second.served;
+    scheduler.shorten(1, 60);
+    EXPECT_EQ(entries[0].client->second.served, served - 440);
+    scheduler.ran();
+    EXPECT_EQ(entries[0].n_run, 500u);
+    EXPECT_EQ(entries[1].n_run, 60u);
 }
 
 }  // namespace

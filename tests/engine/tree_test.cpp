@@ -36,7 +36,7 @@ std::uint64_t mask_of(std::uint32_t i) {
 class Tree {
 public:
     Tree(engine::Executor& e, std::uint32_t n) : e_(e), ring_(e.exact_pages(), e.tiers()) {
-        EXPECT_TRUE(e.pages().take((n + e.pages().shape().page_tokens - 1) / e.pages().shape().page_tokens, pages_) && ring_.reserve(n));
+        EXPECT_TRUE(e.pages().take((n + e.pages().shape().page_tokens - 1) / e.pages().shape().page_tokens, pages_) && ring_.reserve(n) && ring_.own(0, n));
     }
     ~Tree() {
         for (const std::uint32_t p : pages_) e_.pages().release(p);

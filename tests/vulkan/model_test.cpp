@@ -2,6 +2,7 @@
 // Whole models on a device: all layers there and only some, against the reference and against the CPU.
 #include <gtest/gtest.h>
 
+#include "engine/api/model_impl.h"
 #include "engine/run/executor.h"
 #include "engine/run/sequence.h"
 #include "quern/batcher.hpp"
@@ -134,6 +135,38 @@ TEST_F(DeviceModel, TwoTiersAreTheCpus) {
             EXPECT_LT(e, 1e-6) << static_cast<int>(kv) << " in steps of " << step;
             if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("cache %d, steps of %zu: %.3g\n", static_cast<int>(kv), step, e);
         }
+    }
+}
+
+/// Exact pages of a text that others go on with, and of forks: beside the ring in a long step, copied where a page is shared in part.
+TEST_F(DeviceModel, TwoTiersShareOnTheDevice) {
+    const Tiny m = tiny_models().front();
+    std::vector<Token> ids;
+    for (std::uint32_t i = 0; i < 200; ++i) ids.push_back(m.ids[(i * i + i / 7) % m.ids.size()]);
+    ModelOptions o = on_device(kGpuLayersAll, KvType::two_tier), cpu;
+    o.n_ctx = cpu.n_ctx = 1024;
+    cpu.n_threads = 2;
+    cpu.kv_type = KvType::two_tier;
+    o.kv_tail = cpu.kv_tail = 40;
+    o.kv_sessions = 3;
+    const auto model = load(m.file, o);
+    for (const std::size_t n : {20u, 100u, 130u}) {
+        const std::span text(ids);
+        auto a = model->new_session();
+        ASSERT_TRUE(a->decode(text.first(n)).ok());
+        auto b = a->fork(), c = model->new_session();
+        ASSERT_TRUE(b.ok());
+        std::vector<Token> other(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n));
+        for (std::size_t i = 0; i < 60; ++i) other.push_back(ids[199 - i]);
+        ASSERT_TRUE(a->decode(text.subspan(n)).ok());
+        for (std::size_t i = n; i < other.size(); ++i) ASSERT_TRUE(b->decode(std::span(other).subspan(i, 1)).ok());
+        ASSERT_TRUE(c->decode(other).ok());
+        EXPECT_GE(Internals::of(*c).sequence.n_reused(), n / 16 * 16);
+        const auto want_a = logits_of(m.file, ids, cpu), want_b = logits_of(m.file, other, cpu);
+        const auto last = [](const std::vector<float>& all, const Session& s) { return std::vector<float>(all.end() - static_cast<std::ptrdiff_t>(s.logits().size()), all.end()); };
+        EXPECT_LT(test::nmse({a->logits().begin(), a->logits().end()}, last(want_a, *a)), 1e-6) << n;
+        EXPECT_LT(test::nmse({b->logits().begin(), b->logits().end()}, last(want_b, *b)), 1e-6) << n;
+        EXPECT_LT(test::nmse({c->logits().begin(), c->logits().end()}, last(want_b, *c)), 1e-6) << n;
     }
 }
 
