@@ -140,15 +140,21 @@ TEST(Fork, DecodingAllocatesNothing) {
 #ifdef QUERN_TEST_SANITIZED
     GTEST_SKIP() << "the sanitizer brings its own operator new, which cannot be counted";
 #endif
-    auto m = Model::load(tiny(), {});
-    ASSERT_TRUE(m.ok());
-    auto a = m->new_session();
-    ASSERT_TRUE(a->decode(random_tokens(30, 4)).ok());
-    auto b = a->fork();
-    ASSERT_TRUE(b.ok());
-    const auto before = test::allocation_count();
-    for (Token t = 0; t < 100; ++t) ASSERT_TRUE(a->decode({&t, 1}).ok() && b->decode({&t, 1}).ok());
-    EXPECT_EQ(test::allocation_count(), before);
+    for (const KvType kv : {KvType::f16, KvType::two_tier}) {   // where rings let go of shared pages and of published ones
+        ModelOptions o;
+        o.kv_type = kv;
+        o.kv_tail = kv == KvType::two_tier ? 40 : -1;
+        o.kv_sessions = 2;
+        auto m = Model::load(tiny(), o);
+        ASSERT_TRUE(m.ok());
+        auto a = m->new_session();
+        ASSERT_TRUE(a->decode(random_tokens(70, 4)).ok());
+        auto b = a->fork();
+        ASSERT_TRUE(b.ok());
+        const auto before = test::allocation_count();
+        for (Token t = 0; t < 100; ++t) ASSERT_TRUE(a->decode({&t, 1}).ok() && b->decode({&t, 1}).ok());
+        EXPECT_EQ(test::allocation_count(), before);
+    }
 }
 
 TEST(PrefixIndex, EqualHashesAreNotEqualTexts) {
