@@ -13,8 +13,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/table.h"
@@ -104,7 +107,26 @@ inline std::size_t first_difference(const float* a, const float* b, std::size_t 
 class EveryTable : public testing::TestWithParam<const KernelTable*> {
 protected:
     const KernelTable& table() const { return *GetParam(); }
+    bool is_scalar() const { return &table() == &scalar_table(); }
+
+    /// What `make` gives, made by the test's run on the first table and kept for its runs on the others: all of them call in
+    /// the same order and draw the same from one seed. `make` may draw from rng and use what was shared before, no more.
+    template <class F>
+    const auto& shared(F make) {
+        using T = decltype(make());
+        static std::string test;                       // one place in the source: a lambda is a type of its own
+        static std::vector<std::unique_ptr<T>> kept;
+        const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+        const std::string name(info->name(), std::strcspn(info->name(), "/"));
+        if (test != info->test_suite_name() + name) kept.clear(), test = info->test_suite_name() + name;
+        const std::size_t n = calls_[&kept]++;
+        if (n == kept.size()) kept.push_back(std::unique_ptr<T>(new T(make())));
+        return std::as_const(*kept[n]);
+    }
     std::mt19937 rng{seed()};
+
+private:
+    std::map<const void*, std::size_t> calls_;
 };
 
 /// Names of tests have no dashes.
