@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build steps of the shaders: `compile` makes one SPIR-V module, `embed` writes all of them as C++."""
+"""Build steps of the shaders: `compile` makes one SPIR-V module, `embed` writes all of them as C++.
+
+A module is the same whatever the C++ compiler and its sanitizers: with QUERN_SHADER_CACHE=FOLDER in the environment it is
+kept there, and the next build with the same sources, tools and options copies it.
+"""
 import argparse
 import array
+import hashlib
+import os
 import pathlib
 import re
 import subprocess
@@ -15,7 +21,28 @@ def call(command):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
+def cache_entry(a):
+    """The path without suffix of what QUERN_SHADER_CACHE has or may have of a module; None without the variable."""
+    folder = os.environ.get("QUERN_SHADER_CACHE")
+    if not folder:
+        return None
+    key = hashlib.sha256(repr([a.name, a.source, a.defines, a.include, a.extended]).encode())
+    for tool in (a.glslang, a.val, a.opt):
+        found = os.stat(tool)
+        key.update(f"{tool} {found.st_size} {found.st_mtime_ns}\n".encode())
+    # All that a module could include: reading it is quicker than asking the compiler what it did.
+    for f in sorted(f for i in a.include for f in pathlib.Path(i).rglob("*") if f.is_file()) + [pathlib.Path(__file__)]:
+        key.update(f"{f}\n".encode() + f.read_bytes())
+    return pathlib.Path(folder) / key.hexdigest()
+
+
 def compile_module(a):
+    entry = cache_entry(a)
+    module, dep = pathlib.Path(a.out), pathlib.Path(a.out + ".d")
+    if entry and entry.with_suffix(".spv").exists():
+        dep.write_text(a.out + entry.with_suffix(".d").read_text())
+        module.write_bytes(entry.with_suffix(".spv").read_bytes())
+        return
     defines = [d if d.startswith("-D") else "-D" + d for d in a.defines]
     out, raw = a.out, a.out + ".raw"
     made = call([a.glslang, "-V", "--quiet", "--target-env", "vulkan1.2", "-S", "comp", *["-I" + i for i in a.include],
@@ -23,8 +50,8 @@ def compile_module(a):
     if made.returncode != 0:
         sys.exit(f"{a.source} ({a.name}): {a.glslang} failed\n{made.stdout}")
     # glslang names the file that it wrote; the build waits for the last one.
-    dep = pathlib.Path(a.out + ".d")
-    dep.write_text(a.out + ":" + dep.read_text().split(":", 1)[1])
+    inputs = ":" + dep.read_text().split(":", 1)[1]
+    dep.write_text(a.out + inputs)
     steps = [("not validated", [a.val, "--target-env", "vulkan1.2", raw]),
              ("not optimised", [a.opt, "-O", "--strip-debug", "--target-env=vulkan1.2", raw, "-o", out])]
     for failed, command in steps:
@@ -35,7 +62,13 @@ def compile_module(a):
             sys.exit(f"{a.source} ({a.name}): {command[0]} failed\n{done.stdout}")
         print(f"{a.name}: {failed}: {pathlib.Path(command[0]).name} does not know its extension", file=sys.stderr)
         if command[0] == a.opt:
-            pathlib.Path(out).write_bytes(pathlib.Path(raw).read_bytes())
+            module.write_bytes(pathlib.Path(raw).read_bytes())
+    if entry:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        entry.with_suffix(".d").write_text(inputs)
+        part = entry.with_suffix(f".{os.getpid()}")   # a name that others look for appears with all of its bytes
+        part.write_bytes(module.read_bytes())
+        part.replace(entry.with_suffix(".spv"))
 
 
 def text(s):
