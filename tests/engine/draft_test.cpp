@@ -167,6 +167,7 @@ TEST(Greedy, TheSameTokens) {
     const std::string near = rounded(edit);
     std::uint32_t kept = 0;
     for (const KvType kv : {KvType::f16, KvType::two_tier, KvType::q8}) {
+        if (QUERN_TEST_SLOW && kv == KvType::q8) continue;
         ModelOptions mo{.n_ctx = 1024, .kv_type = kv};
         if (kv == KvType::two_tier) mo.kv_tail = 32;
         mo.kv_sessions = 4;

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "quern/quern.hpp"
-#include "tests/engine/counting_new.h"  // QUERN_TEST_SANITIZED
 #include "tests/support/models.h"
 
 namespace quern {
@@ -193,11 +192,7 @@ TEST(SameText, Smollm2) {
     ASSERT_TRUE(m.ok());
     const auto prompt = m->tokenize("int add(int a, int b) { return a + b; }\nint sub(int a, int b) { return a - b; }\nThe same again:\n"
                                     "int add(int a, int b) {");
-#ifdef QUERN_TEST_SANITIZED
-    EXPECT_GT(expect_same_text(*m, *prompt, 8, 512), 0u);
-#else
-    EXPECT_GT(expect_same_text(*m, *prompt, 64, 512), 20u);
-#endif
+    EXPECT_GT(expect_same_text(*m, *prompt, QUERN_TEST_SLOW ? 8 : 64, 512), QUERN_TEST_SLOW ? 0u : 20u);
 }
 
 TEST(SameText, WithForksTruncationAndDecodeAll) {

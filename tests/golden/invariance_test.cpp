@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <span>
 #include <thread>
 
 #include "engine/api/model_impl.h"
@@ -73,11 +74,7 @@ TEST(Invariance, TinyModels) {
 TEST(Invariance, Smollm2) {
     const auto model = test::smollm2();
     if (!model) GTEST_SKIP() << test::kNoSmollm2;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    check_model(*model, 40);
-#else
-    check_model(*model, 530);
-#endif
+    check_model(*model, QUERN_TEST_SLOW ? 40 : 530);
 }
 
 TEST(Invariance, TruncateAndGoOn) {
@@ -97,7 +94,8 @@ TEST(Invariance, TruncateAndGoOn) {
 
 struct Tiers { KvType type; std::int32_t tail; };
 // 300 tokens: a span and more are quantized, steps of 64 and 512 are longer than any ring.
-constexpr Tiers kTiers[] = {{KvType::q8, -1}, {KvType::q4, -1}, {KvType::two_tier, 64}, {KvType::two_tier, 33}, {KvType::q8, 100}};
+constexpr Tiers kAllTiers[] = {{KvType::q4, -1}, {KvType::two_tier, 33}, {KvType::q8, -1}, {KvType::two_tier, 64}, {KvType::q8, 100}};
+constexpr auto kTiers = std::span(kAllTiers).first(QUERN_TEST_SLOW ? 2 : std::size(kAllTiers));
 
 TEST(Invariance, QuantizedCaches) {
     for (const char* name : {"llama-q4_0.gguf", "qwen2-q4_0.gguf"})
@@ -163,6 +161,7 @@ TEST(Invariance, TruncateAcrossTheTiers) {
                 ASSERT_TRUE(s->decode(std::span(tokens).subspan(keep)).ok());
                 expect_same_bits(want, {s->logits().begin(), s->logits().end()}, "kept " + std::to_string(keep) + ", tail " + std::to_string(tiers.tail));
             }
+            if (keep != 160 && keep != 1) continue;
             auto s = model->new_session();   // token by token and back by a few at a time
             ASSERT_TRUE(s->decode(std::span(tokens).first(keep)).ok());
             for (std::size_t i = keep; i < tokens.size(); ++i) {

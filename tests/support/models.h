@@ -71,15 +71,13 @@ inline double nmse(const std::vector<float>& got, const std::vector<float>& want
     return diff / norm;
 }
 
-/// Names of the tables that this build has and this machine can run. Under the address sanitizer a whole model takes minutes with
-/// the scalar one, which the kernels' own tests run there, too.
+/// Names of the tables that this build has and this machine can run. In slow builds a whole model takes minutes
+/// with the scalar one, which the kernels' own tests run there, too.
 inline std::vector<std::string> runnable_isas() {
     std::vector<std::string> out;
     for (const kernels::KernelTable* t : kernels::compiled_tables())
         if ((t->needs & ~kernels::cpu_features()) == 0) out.emplace_back(t->name);
-#ifdef __SANITIZE_ADDRESS__
-    if (out.size() > 1) std::erase(out, "scalar");
-#endif
+    if (QUERN_TEST_SLOW && out.size() > 1) std::erase(out, "scalar");
     return out;
 }
 
