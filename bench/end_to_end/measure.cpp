@@ -57,10 +57,7 @@ private:
         if (!probe) return {};
         const auto now = probe->now(static_cast<unsigned>(row.test.n_threads_timed()));
         if (!now) return now.error();
-        row.roofline.threads = now->threads;
-        const double part = 1.0 / (repeat.repetitions + 1);
-        for (const auto rate : {&Roofline::read_gb_s, &Roofline::int8_gop_s, &Roofline::f32_gop_s})
-            row.roofline.*rate += part * ((*now).*rate);
+        bench::add_limits(row.roofline, *now, 1.0 / (repeat.repetitions + 1));
         return {};
     }
 };

@@ -37,7 +37,9 @@ void Context::run(benchmark::State& state, unsigned n_threads, const Work& work,
     for (const auto* limits : {&before, &after})
         if (!*limits) return state.SkipWithError(limits->error().message.c_str());
 
-    const Roofline r = mean(*before, *after);
+    Roofline r;
+    add_limits(r, *before, 0.5);
+    add_limits(r, *after, 0.5);
     const double read_share = r.least_seconds(work.bytes, 0, work.arithmetic) / seconds;
     const double peak_share = r.least_seconds(0, work.operations, work.arithmetic) / seconds;
     state.counters["GB/s"] = work.bytes / seconds * 1e-9;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -129,15 +130,9 @@ Result<Reader> make_reader(Team team, std::size_t bytes, bool huge_pages) {
     return Reader(team, std::move(*memory));
 }
 
-/// What measures fastest, for a number of threads.
-struct Best {
-    const Pattern* pattern = nullptr;
-    const PeakKernel* int8 = nullptr;
-    const PeakKernel* f32 = nullptr;
-};
-
-/// Every pattern on huge pages and the best of them again, longer; that one on small pages too if wanted.
-Status measure_reads(Team team, const RooflineOptions& o, Reader& reader, Roofline& out, Best& best) {
+/// Every pattern on huge pages and the best of them again, longer; that one on small pages too if wanted. The best goes
+/// to `best`.
+Status measure_reads(Team team, const RooflineOptions& o, Reader& reader, Roofline& out, const Pattern*& best) {
     out.buffer_bytes = reader.bytes();
     const std::size_t part = std::max(out.buffer_bytes / 4 / kLargestChunk, std::size_t{1}) * kLargestChunk;
     const std::uint64_t before = reader.words_read();
@@ -150,7 +145,7 @@ Status measure_reads(Team team, const RooflineOptions& o, Reader& reader, Roofli
         row->gb_s = std::max(row->gb_s, *rate);
         if (*rate > out.read_gb_s) {
             out.read_gb_s = *rate;
-            best.pattern = &p;
+            best = &p;
         }
         return {};
     };
@@ -158,14 +153,14 @@ Status measure_reads(Team team, const RooflineOptions& o, Reader& reader, Roofli
     for (const Pattern& p : kPatterns)
         if (Status s = add(reader, true, p, part); !s) return s;
     for (int i = 0; i < 2; ++i)
-        if (Status s = add(reader, true, *best.pattern, 2 * part); !s) return s;
+        if (Status s = add(reader, true, *best, 2 * part); !s) return s;
     out.checksum += reader.words_read() - before;
     if (!o.small_pages) return {};
     if (o.on_progress) o.on_progress("reading memory, small pages");
     auto small = make_reader(team, out.buffer_bytes, false);
     if (!small) return std::move(small).error();
     for (int i = 0; i < 2; ++i)
-        if (Status s = add(*small, false, *best.pattern, 2 * part); !s) return s;
+        if (Status s = add(*small, false, *best, 2 * part); !s) return s;
     out.checksum += small->words_read();
     return {};
 }
@@ -185,36 +180,38 @@ std::uint64_t calibrate(const PeakKernel& k, double seconds) {
 /// A kernel on a team: a few units a thread, so that one which the system delays leaves its share to the others.
 class Peak {
 public:
-    Peak(Team team, const PeakKernel& k, bool quick)
-        : team_(team),
-          kernel_(k),
-          units_(team.n * (quick ? 2 : 8)),
-          steps_(calibrate(k, quick ? 2e-4 : 2e-3)),
-          expected_(k.run(steps_)) {}
+    Peak(const PeakKernel& k, bool quick)
+        : kernel_(&k), units_(quick ? 2 : 8), steps_(calibrate(k, quick ? 2e-4 : 2e-3)), expected_(k.run(steps_)) {}
 
     /// 10^9 operations a second; adds the multiply-adds to `count`.
-    Result<double> rate(std::uint64_t& count) const {
+    Result<double> rate(Team team, std::uint64_t& count) const {
+        const std::uint32_t units = team.n * units_;
         std::atomic<std::uint64_t> done = 0;
-        const double seconds = timed(team_, units_, [&](std::uint32_t) { done += kernel_.run(steps_); });
-        if (expected_ < steps_ || done != units_ * expected_) {
-            return Error{Errc::internal, std::string("roofline: ") + kernel_.name + " did not do all multiply-adds"};
+        const double seconds = timed(team, units, [&](std::uint32_t) { done += kernel_->run(steps_); });
+        if (expected_ < steps_ || done != units * expected_) {
+            return Error{Errc::internal, std::string("roofline: ") + kernel_->name + " did not do all multiply-adds"};
         }
         count += done;
         return 2e-9 * static_cast<double>(done) / seconds;
     }
 
 private:
-    Team team_;
-    const PeakKernel& kernel_;
-    std::uint32_t units_;
+    const PeakKernel* kernel_;
+    std::uint32_t units_;  // a thread's
     std::uint64_t steps_, expected_;
 };
 
+/// What measures fastest, for a number of threads.
+struct Best {
+    const Pattern* pattern = nullptr;
+    std::optional<Peak> int8, f32;
+};
+
 Status measure_peak(Team team, const PeakKernel& k, bool quick, Roofline& out, Best& best) {
-    const Peak peak(team, k, quick);
+    const Peak peak(k, quick);
     PeakRate row{k.name, k.arithmetic, 0};
     for (int i = 0; i < (quick ? 2 : 6); ++i) {
-        const Result<double> rate = peak.rate(out.checksum);
+        const Result<double> rate = peak.rate(team, out.checksum);
         if (!rate) return rate.error();
         row.gop_s = std::max(row.gop_s, *rate);
     }
@@ -224,8 +221,8 @@ Status measure_peak(Team team, const PeakKernel& k, bool quick, Roofline& out, B
                                                       : out.f32_gop_s;
     if (row.gop_s <= most) return {};
     most = row.gop_s;
-    if (k.arithmetic == Arithmetic::int8) best.int8 = &k;
-    if (k.arithmetic == Arithmetic::f32) best.f32 = &k;
+    if (k.arithmetic == Arithmetic::int8) best.int8 = peak;
+    if (k.arithmetic == Arithmetic::f32) best.f32 = peak;
     return {};
 }
 
@@ -287,7 +284,8 @@ Result<Roofline> RooflineProbe::measure(unsigned threads) {
         if (impl_->options.on_progress) impl_->options.on_progress(k.name);
         if (Status s = measure_peak(team, k, impl_->options.quick, out, best); !s) return std::move(s).error();
     }
-    if (Status s = measure_reads(team, impl_->options, impl_->reader, out, best); !s) return std::move(s).error();
+    if (Status s = measure_reads(team, impl_->options, impl_->reader, out, best.pattern); !s)
+        return std::move(s).error();
     impl_->best[threads] = best;
     return out;
 }
@@ -302,12 +300,11 @@ Result<Roofline> RooflineProbe::now(unsigned threads) {
     const Team team{*impl_->pool, threads};
     Roofline out;
     out.threads = threads;
-    const auto computing = [&](const PeakKernel* kernel, double& to) -> Status {
-        if (!kernel) return {};
-        const Peak peak(team, *kernel, impl_->options.quick);
+    const auto computing = [&](const std::optional<Peak>& peak, double& to) -> Status {
+        if (!peak) return {};
         // The caller may run where another thread of the team must: the first pass lets the system sort that out.
         for (int i = 0; i < 2; ++i) {
-            const Result<double> rate = peak.rate(out.checksum);
+            const Result<double> rate = peak->rate(team, out.checksum);
             if (!rate) return rate.error();
             to = *rate;
         }
@@ -321,14 +318,10 @@ Result<Roofline> RooflineProbe::now(unsigned threads) {
     return out;
 }
 
-Roofline mean(const Roofline& a, const Roofline& b) {
-    Roofline out;
-    out.threads = a.threads;
-    out.read_gb_s = (a.read_gb_s + b.read_gb_s) / 2;
-    out.int8_gop_s = (a.int8_gop_s + b.int8_gop_s) / 2;
-    out.bf16_gop_s = (a.bf16_gop_s + b.bf16_gop_s) / 2;
-    out.f32_gop_s = (a.f32_gop_s + b.f32_gop_s) / 2;
-    return out;
+void add_limits(Roofline& to, const Roofline& r, double part) {
+    to.threads = r.threads;
+    for (const auto rate : {&Roofline::read_gb_s, &Roofline::int8_gop_s, &Roofline::bf16_gop_s, &Roofline::f32_gop_s})
+        to.*rate += part * (r.*rate);
 }
 
 }  // namespace quern::bench

@@ -39,8 +39,7 @@ struct Roofline {
     std::vector<ReadRate> reads;
     std::vector<PeakRate> peaks;
     std::size_t buffer_bytes = 0;  // what was read from
-    std::uint64_t checksum =
-        0;  // words read and multiply-adds done, as the results add up to; see RooflineProbe::measure()
+    std::uint64_t checksum = 0;    // words read and multiply-adds done, as the results add up to; see RooflineProbe
 
     double peak(Arithmetic a) const;
     /// Shortest time in seconds in which so many bytes can be read from memory and so many operations done.
@@ -77,8 +76,8 @@ private:
     std::unique_ptr<Impl> impl_;
 };
 
-/// The means of two measurements with as many threads.
-Roofline mean(const Roofline& a, const Roofline& b);
+/// Adds `part` of the limits found in one of several measurements with as many threads, for their mean.
+void add_limits(Roofline& to, const Roofline& r, double part);
 
 /// Last-level cache in bytes as the system says, 32 MiB where it does not.
 std::size_t last_level_cache();
