@@ -103,15 +103,9 @@ void ExactRing::settle(bool ran) {
     n_further_ = 0;
 }
 
-bool ExactRing::publish(std::uint32_t pos, std::uint64_t serial, std::span<const std::int32_t> block) {
-    const bool done = pool_->publish_after(serial, block, ids_[slot(pos)]);
-    enter(slot(pos));
-    return done;
-}
-
-bool ExactRing::publish_first(std::span<const std::int32_t> block) {
-    const bool done = pool_->publish_after(0, block, ids_[0]);
-    enter(0);
+bool ExactRing::publish_slot(std::uint32_t slot, std::uint64_t serial, std::span<const std::int32_t> block) {
+    const bool done = pool_->publish_after(serial, block, ids_[slot]);
+    enter(slot);
     return done;
 }
 

@@ -53,9 +53,11 @@ public:
     }
 
     /// Other sequences find the page that holds pos .. by this text from now on, if it could be entered.
-    bool publish(std::uint32_t pos, std::uint64_t serial, std::span<const std::int32_t> block);
+    bool publish(std::uint32_t pos, std::uint64_t serial, std::span<const std::int32_t> block) {
+        return publish_slot(slot(pos), serial, block);
+    }
     /// The page of the first positions, too.
-    bool publish_first(std::span<const std::int32_t> block);
+    bool publish_first(std::span<const std::int32_t> block) { return publish_slot(0, 0, block); }
     /// Takes over a reference to the page that holds pos .., or that of the first positions. Pages for it have been reserved.
     void put(std::uint32_t pos, std::uint32_t page) { set(slot(pos), page); }
     void put_first(std::uint32_t page) { set(0, page); }
@@ -73,6 +75,7 @@ private:
     }
     std::uint32_t slot(std::uint32_t pos) const { return 1 + pos / KvTiers::kSink % n_pages_; }
     bool renew(std::uint32_t slot, bool keep);
+    bool publish_slot(std::uint32_t slot, std::uint64_t serial, std::span<const std::int32_t> block);
     void enter(std::uint32_t slot);            // into the table
     void set(std::uint32_t slot, std::uint32_t page);
     void settle(bool ran);

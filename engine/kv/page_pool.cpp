@@ -84,12 +84,11 @@ void PagePool::drop(std::uint32_t page) {
 }
 
 /// The caller's reference to `page` becomes one to `other`.
-bool PagePool::exchange(std::uint32_t other, std::uint32_t& page) {
-    if (other == page) return true;
+void PagePool::exchange(std::uint32_t other, std::uint32_t& page) {
+    if (other == page) return;
     hold(other);
     drop(page);
     page = other;
-    return true;
 }
 
 bool PagePool::take(std::uint32_t n, std::vector<std::uint32_t>& table) {
@@ -140,7 +139,9 @@ Status PagePool::keep_prefixes(std::uint32_t block_tokens) {
 bool PagePool::publish(std::uint32_t after, std::span<const std::int32_t> block, std::uint32_t& page) {
     std::lock_guard lock(mutex_);
     const std::uint32_t other = index_->find(after, block);
-    return other == PrefixIndex::kNone ? index_->insert(after, block, page) : exchange(other, page);
+    if (other == PrefixIndex::kNone) return index_->insert(after, block, page);
+    exchange(other, page);
+    return true;
 }
 
 std::uint64_t PagePool::serial(std::uint32_t page) const {
@@ -151,8 +152,10 @@ std::uint64_t PagePool::serial(std::uint32_t page) const {
 bool PagePool::publish_after(std::uint64_t serial, std::span<const std::int32_t> block, std::uint32_t& page) {
     std::lock_guard lock(mutex_);
     const std::uint32_t other = index_->find_after(serial, block);
-    if (other != PrefixIndex::kNone) return exchange(other, page);
-    return index_->has(page) || index_->insert_after(serial, block, page);   // one entry a page
+    if (other == PrefixIndex::kNone)
+        return index_->has(page) || index_->insert_after(serial, block, page);  // one entry a page
+    exchange(other, page);
+    return true;
 }
 
 std::uint32_t PagePool::reuse_after(std::uint64_t serial, std::span<const std::int32_t> block) {

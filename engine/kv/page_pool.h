@@ -130,7 +130,7 @@ private:
     std::uint32_t take_one();
     void hold(std::uint32_t page);
     void drop(std::uint32_t page);
-    bool exchange(std::uint32_t other, std::uint32_t& page);
+    void exchange(std::uint32_t other, std::uint32_t& page);
     std::size_t part_bytes(std::uint32_t layer) const { return shape_.layer_bytes(layer); }
     /// The bytes of `page` that belong to `layer`, one of the host's.
     std::span<std::byte> part(std::uint32_t layer, std::uint32_t page) const { return {memory_.data() + layer_offset_[layer] + page * part_bytes(layer), part_bytes(layer)}; }
