@@ -42,6 +42,7 @@ Status check_options(const ModelOptions& o) {
     if (o.kv_tail >= 0 && (o.kv_type == KvType::f16 || o.kv_type == KvType::f32)) return bad_option("kv_tail is set, but this kv_type has no second tier; use two_tier, q8 or q4");
     if (o.n_gpu_layers < kGpuLayersAll) return bad_option("n_gpu_layers is " + std::to_string(o.n_gpu_layers) + "; it is a number of layers, kGpuLayersAuto (-1) or kGpuLayersAll (-2)");
     if (o.kv_sessions < 1 || o.kv_sessions > kMaxSessions) return bad_option("kv_sessions is " + std::to_string(o.kv_sessions) + "; it is 1 to " + std::to_string(kMaxSessions));
+    if (o.kv_spare_tails < -1 || o.kv_spare_tails > static_cast<std::int32_t>(kMaxSessions)) return bad_option("kv_spare_tails is " + std::to_string(o.kv_spare_tails) + "; it is -1 (for most uses) to " + std::to_string(kMaxSessions));
     return {};
 }
 
@@ -143,7 +144,7 @@ Status read_text_side(Model::Impl& m) {
 
 PresetOptions preset_options(Preset p) noexcept {
     switch (p) {
-        case Preset::chat_long: return {KvType::two_tier, 256, ContextPolicy::slide, false};
+        case Preset::chat_long: return {KvType::two_tier, 256, ContextPolicy::slide, false, 1};
         case Preset::document: return {KvType::q8, 0, ContextPolicy::stop, false};
         case Preset::code: return {KvType::q8, 0, ContextPolicy::stop, true};
         default: return {KvType::f16, -1, ContextPolicy::slide, false};
@@ -187,6 +188,7 @@ Result<Model> Model::load(const std::string& path, const ModelOptions& o) {
     e.kv_format = format_of(o.kv_type);
     e.kv_tail = o.kv_tail >= 0 ? static_cast<std::uint32_t>(o.kv_tail) : o.kv_type == KvType::two_tier ? 256 : 0;
     e.kv_sequences = o.kv_sessions;
+    e.kv_spare_tails = o.kv_spare_tails;
     e.n_batch = o.n_batch;
     e.pack = o.pack;
     e.pack_cache = {o.pack_cache, [&](const std::string& text) { log(LogLevel::info, text); }};

@@ -71,6 +71,7 @@ quern_model_options default_model_options() {
     o.prefix_cache = d.prefix_cache;
     o.kv_tail = d.kv_tail;
     o.kv_sessions = d.kv_sessions;
+    o.kv_spare_tails = d.kv_spare_tails;
     o.n_gpu_layers = d.n_gpu_layers;
     return o;
 }
@@ -128,6 +129,7 @@ Status convert(const quern_model_options* in, quern::ModelOptions& out) {
     out.prefix_cache = o.prefix_cache != 0;
     out.kv_tail = o.kv_tail;
     out.kv_sessions = o.kv_sessions;
+    out.kv_spare_tails = o.kv_spare_tails;
     out.n_gpu_layers = o.n_gpu_layers;
     out.device = or_empty(o.device);
     out.pack_cache = or_empty(o.pack_cache);
@@ -576,6 +578,7 @@ quern_status quern_preset(int32_t preset, quern_preset_options* out, quern_error
         o.kv_tail = p.kv_tail;
         o.context_policy = int(p.context_policy);
         o.lookup = p.lookup;
+        o.kv_spare_tails = p.kv_spare_tails;
         return write_struct(out, o, "quern_preset_options");
     });
 }

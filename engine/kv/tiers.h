@@ -21,7 +21,8 @@ struct KvTiers {
     static constexpr std::uint32_t kStagedChunks = 4;
     /// Longest tail whose exact pages other texts find: a page is known by up to a ring of tokens.
     static constexpr std::uint32_t kMostShared = 4096;
-    /// Rings of pages, at most, for what no sequence holds any more; fewer beside few sequences, none beside one.
+    /// Rings of pages for what no sequence holds any more, unless asked for another number: fewer beside few sequences, none
+    /// beside one.
     static constexpr std::uint32_t kSpareRings = 2;
 
     bool on = false;
@@ -65,8 +66,8 @@ struct KvPlan {
     KvTiers tiers;
     std::uint64_t n_tokens = 0, n_exact_tokens = 0;
     std::uint64_t n_spare_tokens = 0;    // of the exact ones, those beyond the sequences' rings
-    /// `share`: texts that begin alike share their pages.
-    KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx, bool share = false);
+    /// n_spare_rings: for what texts that begin alike share; -1: as many as KvTiers::kSpareRings says.
+    KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx, std::int32_t n_spare_rings = 0);
     /// What the pools hold, to the byte; of the first n layers.
     std::uint64_t bytes(std::uint32_t n_layers = UINT32_MAX) const;
 };

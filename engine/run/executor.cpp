@@ -13,7 +13,7 @@ constexpr std::uint32_t kSmallestContext = 256;   // what allow_smaller_context 
 
 }  // namespace
 
-KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx, bool share)
+KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tail, std::uint32_t n_sequences, std::uint32_t n_ctx, std::int32_t n_spare_rings)
     : shape(model) {
     shape.format = format;
     n_tokens = n_ctx;
@@ -23,7 +23,8 @@ KvPlan::KvPlan(const KvShape& model, kernels::KvFormat format, std::uint32_t tai
     exact.format = kernels::KvFormat::F16;
     tiers = KvTiers::make(tail, n_ctx);
     n_tokens = std::max(tiers.quantized(n_ctx), shape.page_tokens);   // a pool has a page
-    if (share && tail <= KvTiers::kMostShared) n_spare_tokens = std::uint64_t{tiers.ring_tokens} * std::min(KvTiers::kSpareRings, n_sequences - 1);
+    const std::uint32_t spare = n_spare_rings >= 0 ? static_cast<std::uint32_t>(n_spare_rings) : std::min(KvTiers::kSpareRings, n_sequences - 1);
+    if (tail <= KvTiers::kMostShared) n_spare_tokens = std::uint64_t{tiers.ring_tokens} * spare;
     n_exact_tokens = std::uint64_t{KvTiers::kSink + tiers.ring_tokens} * n_sequences + n_spare_tokens;
 }
 
@@ -39,9 +40,13 @@ KvShape Executor::kv_shape() const {
     return shape;
 }
 
+KvPlan Executor::kv_plan(const ExecutorOptions& o, std::uint32_t n_ctx) const {
+    return {kv_shape(), o.kv_format, o.kv_tail, o.kv_sequences, n_ctx, o.prefix_cache ? o.kv_spare_tails : 0};
+}
+
 /// Which layers go to a device; plan_ becomes what is left for the CPU.
 Status Executor::settle_offload(const ExecutorOptions& o) {
-    const KvPlan kv(kv_shape(), o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_, o.prefix_cache);
+    const KvPlan kv = kv_plan(o, n_ctx_);
     auto offload = choose_offload(o.offload, hparams_, weights_, kv, VulkanBackend::buffer_bytes(hparams_, kv, n_ctx_, max_batch_));
     if (!offload) return std::move(offload).error();
     offload_ = std::move(*offload);
@@ -82,15 +87,13 @@ Status Executor::prepare_device(const gguf::File& file, const ExecutorOptions& o
 }
 
 Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o) {
-    const KvShape shape = kv_shape();
-
     CpuBackendArgs args;
     args.file = &file; args.hparams = &hparams_; args.weights = &weights_; args.plan = &plan_;
     args.n_layers = offload_.first_layer;
     args.pool = pool_.get(); args.table = table_; args.max_bucket = max_batch_; args.pack = o.pack; args.pack_cache = o.pack_cache;
     args.numa = o.numa;
     const auto need = [&](std::uint32_t n_ctx) {
-        const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx, o.prefix_cache);
+        const KvPlan plan = kv_plan(o, n_ctx);
         args.n_ctx = n_ctx;
         args.tiers = plan.tiers;
         return std::pair(CpuBackend(args).estimate(), plan.bytes(offload_.first_layer));
@@ -109,7 +112,7 @@ Status Executor::settle_memory(const gguf::File& file, const ExecutorOptions& o)
                                                   (o.allow_smaller_context ? "" : " or allow a smaller one") + ", or take a smaller quantization"};
         if (o.log) o.log("context shrunk to " + std::to_string(n_ctx_) + " tokens to stay within the memory limit (" + numbers + ")");
     }
-    const KvPlan plan(shape, o.kv_format, o.kv_tail, o.kv_sequences, n_ctx_, o.prefix_cache);
+    const KvPlan plan = kv_plan(o, n_ctx_);
     tiers_ = plan.tiers;
     if (auto s = make_pages(plan, o); !s) return s;
     args.n_ctx = n_ctx_;

@@ -31,6 +31,7 @@ struct ExecutorOptions {
     bool prefix_cache = true;              // keep pages for sequences with the same beginning
     std::uint32_t kv_tail = 0;             // of a quantized format: newest positions that stay exact
     std::uint32_t kv_sequences = 1;        // of a quantized format: sequences whose exact positions there is room for
+    std::int32_t kv_spare_tails = -1;      // and what no sequence holds any more: ModelOptions
     std::uint32_t n_batch = 512;
     bool pack = true;
     PackCacheOptions pack_cache;
@@ -90,6 +91,7 @@ private:
     Executor() = default;
     static Result<std::unique_ptr<Executor>> without_device(const gguf::File& file, ExecutorOptions options, std::string why);
     KvShape kv_shape() const;              // of the model; F16
+    KvPlan kv_plan(const ExecutorOptions& o, std::uint32_t n_ctx) const;
     Status settle_offload(const ExecutorOptions& options);
     Status settle_memory(const gguf::File& file, const ExecutorOptions& options);
     Status make_pages(const KvPlan& plan, const ExecutorOptions& options);

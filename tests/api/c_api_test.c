@@ -65,9 +65,10 @@ static void test_basics(void) {
     CHECK(strcmp(quern_status_name(QUERN_CONTEXT_FULL), "context_full") == 0);
     {
         quern_error error;
-        quern_preset_options preset = {sizeof preset, -9, -9, -9, -9};
+        quern_preset_options preset = {sizeof preset, -9, -9, -9, -9, -9};
         CHECK(quern_preset(QUERN_PRESET_CODE, &preset, &error) == QUERN_OK);
-        CHECK(preset.kv_type == QUERN_KV_Q8 && preset.kv_tail == 0 && preset.context_policy == QUERN_CONTEXT_STOP && preset.lookup == 1);
+        CHECK(preset.kv_type == QUERN_KV_Q8 && preset.kv_tail == 0 && preset.context_policy == QUERN_CONTEXT_STOP && preset.lookup == 1 && preset.kv_spare_tails == -1);
+        CHECK(quern_preset(QUERN_PRESET_CHAT_LONG, &preset, &error) == QUERN_OK && preset.kv_spare_tails == 1);
         FAILS(quern_preset(4, &preset, &error), QUERN_INVALID_ARGUMENT, "QUERN_PRESET");
     }
     CHECK(strcmp(quern_status_name(99), "unknown") == 0);

@@ -394,9 +394,10 @@ TEST(KvPlan, BytesOfEachFormat) {
     EXPECT_EQ(two.bytes(), 256u * (3840 / 32 * 4480ull + 320 * 512ull));
     EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 3, 4096).bytes() - two.bytes(), 2 * 320ull * 512 * 256);
     // Texts that begin alike share: spare rings beside several sequences, none beside one.
-    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 4096, true).bytes(), two.bytes());
-    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 2, 4096, true).bytes() - two.bytes(), (320 + 304) * 512ull * 256);
-    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 8, 4096, true).bytes() - two.bytes(), (7 * 320 + 2 * 304) * 512ull * 256);
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 4096, -1).bytes(), two.bytes());
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 2, 4096, -1).bytes() - two.bytes(), (320 + 304) * 512ull * 256);
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 8, 4096, -1).bytes() - two.bytes(), (7 * 320 + 2 * 304) * 512ull * 256);
+    EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 4096, 3).bytes() - two.bytes(), 3 * 304 * 512ull * 256);
     EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q8, 0, 1, 4096).bytes(), 256u * (4096 / 32 * 8512ull + 64 * 512ull));
     // Shorter than the tail: the ring holds everything, and the other pool its least page.
     EXPECT_EQ(engine::KvPlan(shape, KvFormat::Q4, 256, 1, 100).bytes(), 256u * (4480ull + (16 + 112) * 512));
@@ -421,10 +422,12 @@ TEST(Preset, EachLoads) {
         const PresetOptions row = preset_options(p);
         ModelOptions o{.n_threads = 1, .n_ctx = 64, .kv_type = row.kv_type};
         o.kv_tail = row.kv_tail;
+        o.kv_spare_tails = row.kv_spare_tails;
         auto m = Model::load((test::tiny_dir() / "llama-q4_0.gguf").string(), o);
         EXPECT_TRUE(m.ok()) << int(p) << ": " << m.error().message;
     }
     EXPECT_EQ(preset_options(Preset::chat_long).kv_type, KvType::two_tier);
+    EXPECT_EQ(preset_options(Preset::chat_long).kv_spare_tails, 1) << "an answer is taken back";
 }
 
 }  // namespace

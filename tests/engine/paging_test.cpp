@@ -374,6 +374,33 @@ TEST(PrefixCache, TwoTiersOfOneSessionGoOnWhereTheyEnded) {
     EXPECT_EQ(answer(*m, text).n_reused, 0u);
 }
 
+/// With a spare tail the whole pages of a prompt are still there when its answer is taken back, else its first one alone.
+TEST(PrefixCache, TwoTiersOfOneSessionGoBackToWhereAnAnswerBegan) {
+    ModelOptions o = two_tiers(40, 1);
+    auto none = Model::load(tiny(), o);
+    o.kv_spare_tails = 1;
+    auto one = Model::load(tiny(), o);
+    o.prefix_cache = false;
+    auto without = Model::load(tiny(), o);
+    ASSERT_TRUE(none.ok() && one.ok() && without.ok());
+    EXPECT_EQ(without->memory_report().kv_capacity, none->memory_report().kv_capacity);
+    EXPECT_GT(one->memory_report().kv_capacity, none->memory_report().kv_capacity);
+    for (Model* m : {&*none, &*one}) {
+        auto s = m->new_session();
+        std::vector<Token> text = random_tokens(200, 3);
+        ASSERT_TRUE(s->decode(text).ok());
+        for (std::uint32_t again = 0; again < 3; ++again) {
+            for (Token t = 0; t < 60; ++t) ASSERT_TRUE(s->decode({&t, 1}).ok());
+            ASSERT_TRUE(s->truncate(static_cast<std::uint32_t>(text.size())).ok());
+            const auto more = random_tokens(30, 10 + again);
+            ASSERT_TRUE(s->decode(more).ok());
+            EXPECT_EQ(Internals::of(*s).sequence.n_reused(), m == &*one ? text.size() / 16 * 16 : 16) << again;
+            text.insert(text.end(), more.begin(), more.end());
+            EXPECT_TRUE(same_bits(logits(*s), alone(*without, text)));
+        }
+    }
+}
+
 TEST(Fork, SharesTheExactTierUntilEitherWrites) {
     auto m = Model::load(tiny(), two_tiers(64, 3)), without = Model::load(tiny(), two_tiers(64, 3));
     ASSERT_TRUE(m.ok() && without.ok());

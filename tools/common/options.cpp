@@ -68,8 +68,10 @@ ModelOptions ModelFlags::options(const std::string& program) const {
     const auto at = std::find(kKvTypes.begin(), kKvTypes.end(), kv_type()) - kKvTypes.begin();
     out.kv_type = kTypes[static_cast<std::size_t>(at)];
     if (preset && kv_types.empty()) {
-        out.kv_type = preset_options(*preset).kv_type;
-        out.kv_tail = preset_options(*preset).kv_tail;
+        const PresetOptions chosen = preset_options(*preset);
+        out.kv_type = chosen.kv_type;
+        out.kv_tail = chosen.kv_tail;
+        out.kv_spare_tails = chosen.kv_spare_tails;
     }
     if (kv_tail) out.kv_tail = static_cast<std::int32_t>(*kv_tail);
     out.n_batch = n_batch;

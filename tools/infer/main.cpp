@@ -133,6 +133,8 @@ Result<Model> load(const Flags& f) {
     ModelOptions options = f.model.options(kProgram);
     options.n_ctx = f.n_ctx ? f.n_ctx : kDefaultContext;
     options.allow_smaller_context = f.shrink;
+    // The template may give less of an answer than was generated: thoughts, for one.
+    if (f.chat && options.kv_spare_tails < 0) options.kv_spare_tails = 1;
     return load_with_progress(f.model.path, std::move(options));
 }
 

@@ -99,6 +99,9 @@ typedef struct quern_model_options {
     uint32_t kv_sessions;   /* TWO_TIER, Q8, Q4: sessions whose 16-bit tokens there is room for at once; default 1 */
     int32_t n_gpu_layers;   /* layers, from the last, that a GPU runs, with the output: a number or QUERN_GPU_...; default 0 */
     const char* device;     /* which GPU: an index or a part of a name (quern_list_devices); NULL: a discrete one, else another */
+    /* TWO_TIER, Q8, Q4, with prefix_cache: room for 16-bit tails that no session holds any more. A text that goes back by more
+     * than 16 tokens finds one or is read again from its start. Default -1: 0 with kv_sessions 1, 1 with 2, 2 with more. */
+    int32_t kv_spare_tails;
 } quern_model_options;
 
 /* Texts belong to the model and live as long as it. */
@@ -326,7 +329,7 @@ enum { QUERN_PRESET_CHAT_SHORT = 0, QUERN_PRESET_CHAT_LONG = 1, QUERN_PRESET_DOC
 /* Fields to copy to quern_model_options and quern_generate_options. */
 typedef struct quern_preset_options {
     size_t size;
-    int32_t kv_type, kv_tail, context_policy, lookup;
+    int32_t kv_type, kv_tail, context_policy, lookup, kv_spare_tails;
 } quern_preset_options;
 /* Fills *out (set its size) with what suits `preset` (QUERN_PRESET_...); docs/embedding.md gives the reasons. */
 QUERN_API quern_status quern_preset(int32_t preset, quern_preset_options* out, quern_error* error);

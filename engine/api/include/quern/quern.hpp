@@ -76,6 +76,10 @@ struct ModelOptions {
     /// -1: the type's own, 256 for two_tier and 0 for q8 and q4.
     std::int32_t kv_tail = -1;
     std::uint32_t kv_sessions = 1;       ///< two_tier, q8, q4: sessions whose f16 tokens there is room for at once
+    /// two_tier, q8, q4, with prefix_cache: room for f16 tails that no session holds any more. A text that goes back by more than
+    /// 16 tokens, to where an answer began, say, finds the tail there or is read again from its start. -1: 0 with
+    /// kv_sessions 1, 1 with 2, 2 with more.
+    std::int32_t kv_spare_tails = -1;
     std::uint32_t n_batch = 512;         ///< most tokens a step of prefill takes (1 to 4096)
     /// false: weights are used from the file's mapping and rearranged at each use. Loading is instant and the file's pages
     /// are all the memory weights take, shared with other processes; each token costs several times as much, long prompts
@@ -191,6 +195,7 @@ struct PresetOptions {
     std::int32_t kv_tail = -1;
     ContextPolicy context_policy = ContextPolicy::stop;
     bool lookup = false;
+    std::int32_t kv_spare_tails = -1;
 };
 PresetOptions preset_options(Preset) noexcept;
 
