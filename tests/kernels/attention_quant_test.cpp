@@ -16,7 +16,7 @@ struct Pages {
     KvFormat format;
     std::uint32_t head_dim;
     std::size_t pitch;
-    std::vector<std::uint32_t> ids;
+    Guarded<std::uint32_t> ids;
     Guarded<std::byte> storage;
     KvHeadView view{};
 
@@ -27,8 +27,8 @@ struct Pages {
         : format(f), head_dim(hd), pitch((hd + 15) / 16 * 16),
           ids((n_tokens + per_page() - 1) / per_page()),
           storage(ids.size() * 2 * head_bytes(f, hd)) {
-        std::iota(ids.begin(), ids.end(), 0u);
-        std::shuffle(ids.begin(), ids.end(), rng);
+        std::iota(ids.data(), ids.data() + ids.size(), 0u);
+        std::shuffle(ids.data(), ids.data() + ids.size(), rng);
         std::memset(storage.data(), 0xff, storage.size());
         const std::size_t bytes = head_bytes(f, hd);
         view = {storage.data(), ids.data(), 2 * bytes, bytes, bytes + (is_quantized(f) ? 0 : std::size_t{16} * hd * 2), per_page(), hd};
@@ -167,9 +167,8 @@ Partial run_span(const KernelTable& t, const Case& c, const Pages& pages, const 
                  std::uint32_t first, std::uint32_t n) {
     const std::uint32_t hd = c.head_dim, rows = n * c.n_rep;
     const Guarded<float> out(std::vector<float>(std::size_t{rows} * hd, 777.0f)), ml(2 * rows);
-    std::vector<std::byte> room(kAttnScratch + 64);
-    std::byte* scratch = room.data() + (64 - reinterpret_cast<std::uintptr_t>(room.data()) % 64) % 64;
-    std::memset(scratch, 0xff, kAttnScratch);
+    const Guarded<std::byte> scratch(kAttnScratch);
+    std::memset(scratch.data(), 0xff, kAttnScratch);
     AttnArgs a{};
     a.kv = pages.view;
     a.begin = begin;
@@ -183,14 +182,14 @@ Partial run_span(const KernelTable& t, const Case& c, const Pages& pages, const 
     a.scale = 1 / std::sqrt(static_cast<float>(hd));
     a.softcap = c.softcap;
     a.first = c.first;
-    std::vector<std::uint64_t> mask;
-    for (std::uint32_t i = 0; c.masked && i < n; ++i) mask.push_back(Case::mask(first + i));
+    const Guarded<std::uint64_t> mask(c.masked ? n : 0);
+    for (std::uint32_t i = 0; i < mask.size(); ++i) mask[i] = Case::mask(first + i);
     a.mask = c.masked ? mask.data() : nullptr;
     a.mask_from = c.mask_from();
     a.out = out.data();
     a.out_stride = hd;
     a.ml = ml.data();
-    a.scratch = scratch;
+    a.scratch = scratch.data();
     t.attention[static_cast<int>(c.format)](a);
     return {{out.data(), out.data() + out.size()}, {ml.data(), ml.data() + ml.size()}};
 }

@@ -15,7 +15,7 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 struct Cache {
     KvFormat format;
     std::size_t bytes, v_pitch;
-    std::vector<std::uint32_t> pages;
+    Guarded<std::uint32_t> pages;
     Guarded<std::byte> storage;
     KvHeadView view{};
 
@@ -28,8 +28,8 @@ struct Cache {
           v_pitch((hd + 15) / 16 * 16),
           pages((n_ctx + page_tokens - 1) / page_tokens),
           storage(pages.size() * page_bytes(bytes, hd, page_tokens)) {
-        std::iota(pages.begin(), pages.end(), 0u);
-        std::shuffle(pages.begin(), pages.end(), rng);
+        std::iota(pages.data(), pages.data() + pages.size(), 0u);
+        std::shuffle(pages.data(), pages.data() + pages.size(), rng);
         std::memset(storage.data(), 0xff, storage.size());
         const std::size_t k_bytes = std::size_t{hd} * page_tokens * bytes;
         view = {storage.data(), pages.data(), page_bytes(bytes, hd, page_tokens), 64, 64 + k_bytes, page_tokens, hd};
@@ -87,21 +87,22 @@ struct Scene {
     Cache cache;
     Guarded<float> q;
     std::int32_t pos0;
-    std::vector<std::uint64_t> mask;   // [n_tokens]
+    Guarded<std::uint64_t> mask;       // [n_tokens], or nothing
 
     Scene(const Case& cc, const KernelTable& t, std::mt19937& rng)
         : c(cc),
           cache(c.format, c.head_dim, c.page_tokens, c.n_ctx + 40, rng),
           q(random_floats(std::size_t{c.n_tokens} * c.n_rep * c.head_dim, c.spread, rng)),
-          pos0(static_cast<std::int32_t>(c.n_ctx - c.n_tokens)) {
+          pos0(static_cast<std::int32_t>(c.n_ctx - c.n_tokens)),
+          mask(c.masked ? c.n_tokens : 0) {
         cache.store(t, random_floats(std::size_t{c.n_ctx} * c.head_dim, 1.0f, rng),
                     random_floats(std::size_t{c.n_ctx} * c.head_dim, 1.0f, rng), 0, c.n_ctx);
         std::uint64_t seen = 0;   // by any token
-        for (std::uint32_t i = 0; c.masked && i < c.n_tokens; ++i) {
-            mask.push_back(std::uint64_t{rng()} << 32 | rng());
-            if (i % 4 == 1) mask.back() |= 0xffff;   // runs
-            mask.back() &= ~std::uint64_t{0x2020};   // and what nobody sees
-            seen |= mask.back();
+        for (std::uint32_t i = 0; i < mask.size(); ++i) {
+            mask[i] = std::uint64_t{rng()} << 32 | rng();
+            if (i % 4 == 1) mask[i] |= 0xffff;   // runs
+            mask[i] &= ~std::uint64_t{0x2020};   // and what nobody sees
+            seen |= mask[i];
         }
         for (std::int32_t p = 0; p < static_cast<std::int32_t>(c.n_ctx); ++p) {
             const bool hidden = c.masked && p >= mask_from() && !(seen >> (p - mask_from()) & 1);
@@ -112,7 +113,7 @@ struct Scene {
     bool sees(std::uint32_t token, std::int32_t p) const {
         const std::int32_t pos = pos0 + static_cast<std::int32_t>(token);
         if (p > pos || p < c.first || (c.window && p <= pos - c.window)) return false;
-        return mask.empty() || p < mask_from() || (mask[token] >> (p - mask_from()) & 1);
+        return mask.size() == 0 || p < mask_from() || (mask[token] >> (p - mask_from()) & 1);
     }
     float scale() const { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
     std::uint32_t rows() const { return c.n_tokens * c.n_rep; }
@@ -127,9 +128,8 @@ Partial run_span(const KernelTable& t, const Scene& s, std::int32_t begin, std::
                  std::uint32_t n, std::uint32_t r0, std::uint32_t n_rep) {
     const std::uint32_t hd = s.c.head_dim;
     const Guarded<float> out(std::vector<float>(std::size_t{n} * n_rep * hd, 777.0f)), ml(2 * n * n_rep);
-    std::vector<std::byte> room(kAttnScratch + 64);
-    std::byte* scratch = room.data() + (64 - reinterpret_cast<std::uintptr_t>(room.data()) % 64) % 64;
-    std::memset(scratch, 0xff, kAttnScratch);
+    const Guarded<std::byte> scratch(kAttnScratch);
+    std::memset(scratch.data(), 0xff, kAttnScratch);
     AttnArgs a{};
     a.kv = s.cache.view;
     a.begin = begin;
@@ -143,12 +143,12 @@ Partial run_span(const KernelTable& t, const Scene& s, std::int32_t begin, std::
     a.scale = s.scale();
     a.softcap = s.c.softcap;
     a.first = s.c.first;
-    a.mask = s.mask.empty() ? nullptr : s.mask.data() + i0;
+    a.mask = s.mask.size() == 0 ? nullptr : s.mask.data() + i0;
     a.mask_from = s.mask_from();
     a.out = out.data();
     a.out_stride = hd;
     a.ml = ml.data();
-    a.scratch = scratch;
+    a.scratch = scratch.data();
     t.attention[static_cast<int>(s.c.format)](a);
     return {{out.data(), out.data() + out.size()}, {ml.data(), ml.data() + ml.size()}};
 }
@@ -413,7 +413,7 @@ TEST_P(Attention, MergeAgreesWithTheDefinition) {
 
 TEST_P(Attention, FinishDividesAndEmptyRowsAreZero) {
     for (const std::uint32_t hd : {8u, 16u, 100u}) {
-        const std::vector<float> a = random_floats(3 * 128, 1, rng), ml{0, 3, -kInf, 0, 1, 0.7f};
+        const Guarded<float> a(random_floats(2 * 128 + hd, 1, rng)), ml(std::vector<float>{0, 3, -kInf, 0, 1, 0.7f});
         const Guarded<float> out(std::vector<float>(2 * 112 + hd, 9.0f));
         table().attn_finish(a.data(), ml.data(), 3, hd, 128, out.data(), 112, nullptr);
         for (std::uint32_t r = 0; r < 3; ++r)
@@ -426,8 +426,9 @@ TEST_P(Attention, FinishDividesAndEmptyRowsAreZero) {
 TEST_P(Attention, SinksTakeTheirShareOfTheSoftmax) {
     for (const std::uint32_t hd : {8u, 64u, 100u}) {
         const std::uint32_t rows = 6;
-        const std::vector<float> a = random_floats(rows * hd, 1, rng), ml{0, 3, -kInf, 0, 1, 0.7f, -2, 5, 4, 1.5f, 90, 1};
-        const std::vector<float> sinks{0.5f, 1, -3, 40, -kInf, 0};
+        const Guarded<float> a(random_floats(rows * hd, 1, rng));
+        const Guarded<float> ml(std::vector<float>{0, 3, -kInf, 0, 1, 0.7f, -2, 5, 4, 1.5f, 90, 1});
+        const Guarded<float> sinks(std::vector<float>{0.5f, 1, -3, 40, -kInf, 0});
         const Guarded<float> out(a.size()), ref(a.size()), plain(a.size());
         table().attn_finish(a.data(), ml.data(), rows, hd, hd, out.data(), hd, sinks.data());
         scalar_table().attn_finish(a.data(), ml.data(), rows, hd, hd, ref.data(), hd, sinks.data());

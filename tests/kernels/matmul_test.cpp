@@ -358,11 +358,12 @@ TEST_P(EveryTable, QuantizeActGivesTheSameBytesForAnyInput) {
             for (std::size_t i = 0; i < n; ++i) bits[i] = (bits[i] & 0x80ffffffu) | 0x3f000000u;
         constexpr std::array kOdd{0x7f800000u, 0x7fc00000u, 0xff800000u};  // infinity, NaN, -infinity
         for (const std::size_t i : {3u, 40u, 77u}) bits[i] = kOdd[static_cast<std::size_t>(round) % kOdd.size()];
-        std::vector<float> x(n);
+        const Guarded<float> x(n);
         std::memcpy(x.data(), bits.data(), n * sizeof(float));
         const ActLayout at(n);
         for (const auto quantize : {&KernelTable::quantize_act, &KernelTable::quantize_act_fine}) {
-            std::vector<std::byte> got(2 * at.bytes), want(2 * at.bytes);                 // of fine, two columns
+            const std::size_t columns = quantize == &KernelTable::quantize_act_fine ? 2 : 1;
+            const Guarded<std::byte> got(columns * at.bytes), want(got.size());
             const std::uint32_t part = 32 * (1 + static_cast<std::uint32_t>(round) % 7);  // in two parts
             (table().*quantize)(x.data(), 0, part, n, got.data());
             (table().*quantize)(x.data() + part, part, n - part, n, got.data());

@@ -48,7 +48,8 @@ inline std::uint32_t seed() {
     return value;
 }
 
-/// n values of T whose last byte is the last byte of a readable page: one element more faults.
+/// n values of T whose last byte is the last byte of a readable page: one element more faults. The room before them is NaN in
+/// any type, and stays it.
 template <class T>
 class Guarded {
 public:
@@ -61,11 +62,17 @@ public:
         base_ = static_cast<std::byte*>(p);
         if (mprotect(base_ + body, page, PROT_NONE) != 0) throw std::bad_alloc();
         data_ = reinterpret_cast<T*>(base_ + body - n * sizeof(T));
+        std::memset(base_, 0xff, body - n * sizeof(T));
     }
     explicit Guarded(const std::vector<T>& from) : Guarded(from.size()) {
         if (!from.empty()) std::memcpy(data_, from.data(), n_ * sizeof(T));
     }
-    ~Guarded() { munmap(base_, size_); }
+    ~Guarded() {
+        const auto before = static_cast<std::size_t>(reinterpret_cast<std::byte*>(data_) - base_);
+        const bool kept = before == 0 || (*base_ == std::byte{0xff} && std::memcmp(base_, base_ + 1, before - 1) == 0);
+        EXPECT_TRUE(kept) << "wrote before the buffer";
+        munmap(base_, size_);
+    }
     Guarded(const Guarded&) = delete;
     Guarded& operator=(const Guarded&) = delete;
     T* data() const { return data_; }

@@ -71,9 +71,10 @@ inline double nmse(const std::vector<float>& got, const std::vector<float>& want
     return diff / norm;
 }
 
-/// Names of the tables that this build has and this machine can run. In slow builds a whole model takes minutes
-/// with the scalar one, which the kernels' own tests run there, too.
+/// Names of the tables that this build has and this machine can run, or the one that QUERN_ISA names. In slow builds a whole
+/// model takes minutes with the scalar one, which the kernels' own tests run there, too.
 inline std::vector<std::string> runnable_isas() {
+    if (const char* isa = std::getenv("QUERN_ISA"); isa && *isa) return {isa};
     std::vector<std::string> out;
     for (const kernels::KernelTable* t : kernels::compiled_tables())
         if ((t->needs & ~kernels::cpu_features()) == 0) out.emplace_back(t->name);
