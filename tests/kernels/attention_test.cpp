@@ -266,14 +266,14 @@ TEST_P(Attention, EveryHeadSizeAndPage) {
 
 TEST_P(Attention, EveryRowCount) {
     for (const KvFormat f : {KvFormat::F32, KvFormat::F16})
-        for (std::uint32_t rows = 1; rows <= kAttnMaxRows; rows = rows < 28 ? rows + 1 : rows + 9)
+        for (std::uint32_t rows = 1; rows <= kAttnMaxRows; rows += rows >= 28 ? 9 : kEvery)
             check({.format = f, .head_dim = 64, .n_ctx = 70 + rows, .n_tokens = rows, .n_rep = 1});
     for (const std::uint32_t rep : {2u, 3u, 4u, 7u, 8u, 12u, 13u, 64u})
         check({.head_dim = 48, .n_ctx = 90, .n_tokens = kAttnMaxRows / rep, .n_rep = rep});
 }
 
 TEST_P(Attention, EveryContextLength) {
-    for (std::uint32_t n = 1; n < 40; ++n) check({.head_dim = 32, .n_ctx = n, .n_tokens = std::min(n, 9u), .n_rep = 2});
+    for (std::uint32_t n = 1; n < 40; n += kEvery) check({.head_dim = 32, .n_ctx = n, .n_tokens = std::min(n, 9u), .n_rep = 2});
     for (const std::uint32_t n : {255u, 256u, 257u, 300u, 511u, 512u, 513u, 1100u}) {
         check({.n_ctx = n, .n_tokens = 20, .n_rep = 3});
         check({.page_tokens = 64, .n_ctx = n, .n_tokens = 1, .n_rep = 4});

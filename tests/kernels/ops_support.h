@@ -24,6 +24,13 @@
 
 namespace quern::kernels::test {
 
+/// Every how many-th size tests take of the many that differ in a remainder alone.
+#ifdef QUERN_TEST_SANITIZED
+inline constexpr std::uint32_t kEvery = 3;
+#else
+inline constexpr std::uint32_t kEvery = 1;
+#endif
+
 /// Half the spacing of floats just above 1: the relative error of one rounding.
 inline constexpr double kUlpHalf = 0x1p-24;
 
