@@ -34,10 +34,11 @@ Result<Model> load(const std::string& path, int threads, int threads_batch = 0, 
     return Model::load(path, o);
 }
 
-/// Logits after the last token when the prompt is fed in pieces of `chunk`.
-std::vector<float> last_logits(const Model& model, std::span<const Token> tokens, std::size_t chunk) {
+/// Logits after the last token when the prompt is fed in pieces of `chunk`, from token `first` on.
+std::vector<float> last_logits(const Model& model, std::span<const Token> tokens, std::size_t chunk, std::size_t first = 0) {
     auto s = model.new_session();
-    for (std::size_t i = 0; i < tokens.size(); i += chunk) {
+    if (first > 0) { EXPECT_TRUE(s->decode(tokens.first(first)).ok()); }
+    for (std::size_t i = first; i < tokens.size(); i += chunk) {
         const Status st = s->decode(tokens.subspan(i, std::min(chunk, tokens.size() - i)));
         EXPECT_TRUE(st.ok()) << st.error().message;
     }
@@ -49,7 +50,8 @@ void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, 
     EXPECT_EQ(0, std::memcmp(a.data(), b.data(), a.size() * sizeof(float))) << what;
 }
 
-void check_model(const std::string& path, std::size_t n_tokens) {
+/// Small pieces begin at token `first`.
+void check_model(const std::string& path, std::size_t n_tokens, std::size_t first = 0) {
     auto one = load(path, 1), two = load(path, 2), three = load(path, 3, 2), unpacked = load(path, 2, 0, false);
     ASSERT_TRUE(one.ok() && two.ok() && three.ok() && unpacked.ok());
     EXPECT_EQ(two->info().n_threads_batch, 2) << "as n_threads where that is given";
@@ -58,7 +60,7 @@ void check_model(const std::string& path, std::size_t n_tokens) {
     const auto want = last_logits(*one, tokens, tokens.size());
     for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}, std::size_t{64}, std::size_t{512}})
         for (const Model* m : {&*one, &*two, &*three, &*unpacked})
-            expect_same_bits(want, last_logits(*m, tokens, chunk), path + ", chunks of " + std::to_string(chunk) + ", threads " + std::to_string(m->info().n_threads) + (m == &*unpacked ? ", not packed" : ""));
+            expect_same_bits(want, last_logits(*m, tokens, chunk, chunk < 64 ? first : 0), path + ", chunks of " + std::to_string(chunk) + ", threads " + std::to_string(m->info().n_threads) + (m == &*unpacked ? ", not packed" : ""));
     // decode_all computes every position in one go; its last row is the same.
     std::vector<float> all;
     auto s = two->new_session();
@@ -75,7 +77,8 @@ TEST(Invariance, TinyModels) {
 TEST(Invariance, Smollm2) {
     const auto model = test::smollm2();
     if (!model) GTEST_SKIP() << test::kNoSmollm2;
-    check_model(*model, QUERN_TEST_SLOW ? 40 : 530);
+    if (QUERN_TEST_SLOW) check_model(*model, 40);
+    else check_model(*model, 530, 450);   // spans of attention end at 512, as do the largest steps
 }
 
 TEST(Invariance, TruncateAndGoOn) {

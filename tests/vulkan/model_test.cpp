@@ -134,6 +134,7 @@ TEST_F(DeviceModel, TwoTiersAreTheCpus) {
         const auto model = load(m.file, o);
         for (const std::size_t step : {1u, 16u, 33u, 200u}) {
             if (QUERN_TEST_SLOW && step != 16 && step != 200) continue;
+            if (step == 1 && kv != KvType::two_tier) continue;   // the longest by far, and the same for each
             const double e = test::nmse(logits_of(model, ids, step), want);
             EXPECT_LT(e, 1e-6) << static_cast<int>(kv) << " in steps of " << step;
             if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("cache %d, steps of %zu: %.3g\n", static_cast<int>(kv), step, e);
@@ -238,27 +239,28 @@ TEST_F(DeviceModel, GreedyTextOfSmolLM2IsTheCpus) {
     EXPECT_EQ(text(on_device(12)), want);
 }
 
-TEST_F(DeviceModel, ABatchOfSmolLM2GivesTheTextsOfSingleRuns) {
-    const auto path = test::smollm2();
-    if (!path) GTEST_SKIP() << test::kNoSmollm2;
+/// Other batches take other kernels, so logits differ by rounding; these texts are nowhere near a tie.
+TEST_F(DeviceModel, ABatchGivesTheTextsOfSingleRuns) {
+    const Tiny m = tiny_models().front();
     ModelOptions o = on_device(kGpuLayersAll);
     o.n_ctx = 512;
-    auto model = Model::load(*path, o);
-    ASSERT_TRUE(model.ok()) << model.error().message;
+    const auto model = load(m.file, o);
+    ASSERT_TRUE(model.ok());
     std::vector<Request> requests;
-    for (const char* prompt : {"The capital of France is", "Once upon a time", "2 + 2 ="}) {
+    for (const std::size_t n : {3u, 9u, 20u}) {
         requests.push_back({});
-        requests.back().text = prompt;
+        requests.back().prompt.assign(m.ids.begin(), m.ids.begin() + static_cast<std::ptrdiff_t>(n));
         requests.back().options.sampler.temperature = 0;
-        requests.back().options.max_tokens = 4;
+        requests.back().options.max_tokens = 12;
     }
     const auto together = generate_batch(*model, requests);
     for (std::size_t i = 0; i < requests.size(); ++i) {
         ASSERT_TRUE(together[i].ok()) << together[i].error().message;
         auto session = model->new_session(128);
-        const auto alone = session->generate(*model->tokenize(requests[i].text, {.add_special = true}), requests[i].options);
+        const auto alone = session->generate(requests[i].prompt, requests[i].options);
         ASSERT_TRUE(alone.ok());
-        EXPECT_EQ(together[i]->text, alone->text);
+        EXPECT_EQ(together[i]->tokens, alone->tokens);
+        EXPECT_FALSE(alone->tokens.empty());
     }
 }
 
