@@ -39,6 +39,9 @@ inline std::vector<const KernelTable*> runnable_tables() {
     const std::uint32_t features = cpu_features();
     for (const KernelTable* t : compiled_tables())
         if ((t->needs & ~features) == 0) out.push_back(t);
+#ifdef QUERN_TEST_SANITIZED
+    if (out.size() > 2) out.erase(out.begin() + 1, out.end() - 1);   // the vector tables between are not instrumented: kernels/CMakeLists.txt
+#endif
     return out;
 }
 

@@ -83,7 +83,7 @@ TEST_F(AttentionQuantTest, AttentionOverQuantizedPages) {
     for (const KvFormat f : {KvFormat::Q8, KvFormat::Q4})
         for (const bool wide : {false, true})
             for (const std::uint32_t dim : {8u, 40u, 64u, 80u, 128u, 256u}) {
-                if (QUERN_TEST_SLOW && dim != 8 && dim != 40 && dim != 128) continue;
+                if (QUERN_TEST_SLOW && ((dim != 8 && dim != 40 && dim != 128) || wide != (f == KvFormat::Q4))) continue;
                 const AttnCase c{dim, 2, dim == 64 ? 3u : 4u, wide, 0, dim == 80 ? 4.0f : 0.0f};
                 constexpr std::uint32_t kTokens = 320;
                 Pages exact(KvFormat::F16, dim, 2, 16, kTokens / 16), pages(f, dim, 2, kGroup, kTokens / kGroup + 2);
@@ -104,6 +104,7 @@ TEST_F(AttentionQuantTest, PiecesOfTwoTiers) {
         for (const std::uint32_t tail : {0u, 64u})
             for (const std::int32_t window : {0, 290})
                 for (const std::uint32_t n : {1u, 16u, 75u}) {
+                    if (QUERN_TEST_SLOW && (window == 0) != (f == KvFormat::Q4)) continue;
                     const engine::KvTiers tiers = engine::KvTiers::make(tail, 4096);
                     const AttnCase c{64, 2, 4, n > 1, window, 0, false, n > 16 ? 0 : 256};
                     const std::int32_t pos0 = 333;
