@@ -134,7 +134,6 @@ TEST_F(DeviceModel, TwoTiersAreTheCpus) {
         const auto model = load(m.file, o);
         for (const std::size_t step : {1u, 16u, 33u, 200u}) {
             if (QUERN_TEST_SLOW && step != 16 && step != 200) continue;
-            if (step == 1 && kv != KvType::two_tier) continue;   // the longest by far, and the same for each
             const double e = test::nmse(logits_of(model, ids, step), want);
             EXPECT_LT(e, 1e-6) << static_cast<int>(kv) << " in steps of " << step;
             if (std::getenv("QUERN_TEST_VERBOSE")) std::printf("cache %d, steps of %zu: %.3g\n", static_cast<int>(kv), step, e);
@@ -239,7 +238,8 @@ TEST_F(DeviceModel, GreedyTextOfSmolLM2IsTheCpus) {
     EXPECT_EQ(text(on_device(12)), want);
 }
 
-/// Other batches take other kernels, so logits differ by rounding; these texts are nowhere near a tie.
+/// Other batches take other kernels, so logits differ by rounding: by 0.3% of their size at most, as the bound above says. The best
+/// token of these texts is ahead by 3% or more.
 TEST_F(DeviceModel, ABatchGivesTheTextsOfSingleRuns) {
     const Tiny m = tiny_models().front();
     ModelOptions o = on_device(kGpuLayersAll);
